@@ -1,0 +1,212 @@
+"""LiteLLM's hooks, and nothing else: each turns its arguments into a `CallRecord` and emits it.
+
+The proxy calls only the async success hook; a program that calls ``litellm.completion`` gets the sync one, in
+another thread. Parameter names are part of LiteLLM's contract (hooks are called by keyword). No hook raises:
+an exception here would be swallowed by LiteLLM anyway, and the loss would go unnoticed, so it is counted.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import sys
+import threading
+import time
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import litellm
+from litellm.constants import LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL
+from litellm.integrations.custom_logger import CustomLogger
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import Tracer
+
+from otel_cost_logger.once import PendingFailures, Seen
+from otel_cost_logger.provider import SCOPE, get_tracer_provider, plugin_version
+from otel_cost_logger.record import CallRecord, build_record
+from otel_cost_logger.settings import Settings
+from otel_cost_logger.span import emit_span
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What became of the reports: spans emitted, second reports of a call left out, records lost."""
+
+    recorded: int = 0
+    repeated: int = 0
+    dropped: int = 0
+
+
+class OtelCostLogger(CustomLogger):
+    """Leaves one OpenTelemetry span per LLM call, with tenant, model, tokens and cost as attributes.
+
+    ``settings`` default to the environment (see `settings`); raises `settings.SettingsError` when a variable
+    has a value that cannot be used, so that a misconfigured proxy stops at its start. ``tracer_provider``
+    defaults to this process's private one.
+    """
+
+    def __init__(self, settings: Settings | None = None, tracer_provider: TracerProvider | None = None) -> None:
+        super().__init__()
+        self._settings = settings or Settings.from_environment()
+        self._tracer_provider = tracer_provider
+        self._seen = Seen()
+        self._pending = PendingFailures()
+        self._counts = {"recorded": 0, "repeated": 0, "dropped": 0}
+        self._counts_lock = threading.Lock()
+        self._exit_handler_registered = False
+
+    @property
+    def counts(self) -> Counts:
+        """How many records this process wrote, left out as repetitions, and lost."""
+        with self._counts_lock:
+            return Counts(**self._counts)
+
+    # Hooks of LiteLLM, library mode.
+
+    def log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """A synchronous call succeeded."""
+        self._succeeded(kwargs, response_obj, start_time, end_time)
+
+    def log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """A synchronous call failed; behind the proxy, also the second report of a rejected request."""
+        self._failed(kwargs, response_obj, start_time, end_time)
+
+    # Hooks of LiteLLM, library mode and proxy.
+
+    async def async_log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """A call succeeded, a stream ended, or the client left in the middle of one."""
+        self._succeeded(kwargs, response_obj, start_time, end_time)
+
+    async def async_log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """An attempt failed, or the proxy rejected the request."""
+        self._failed(kwargs, response_obj, start_time, end_time)
+
+    # Hooks of the proxy alone.
+
+    async def async_pre_call_hook(self, user_api_key_dict: Any, cache: Any, data: Any, call_type: Any) -> Any:
+        """Before each proxied call: a caller must not be able to switch its own record off.
+
+        LiteLLM honours ``"no-log": true`` in a request body unless this flag is set.
+        """
+        litellm.global_disable_no_log_param = True
+        return data
+
+    async def async_post_call_failure_hook(
+        self,
+        request_data: Any,
+        original_exception: Any,
+        user_api_key_dict: Any,
+        traceback_str: str | None = None,
+    ) -> None:
+        """The proxy has given up on a call: the failure held back in case of a retry is final."""
+
+        def record_it() -> None:
+            call_id = request_data.get("litellm_call_id") if isinstance(request_data, Mapping) else None
+            record = self._pending.settle((str(call_id), str(getattr(user_api_key_dict, "api_key", None))))
+            if record and (retries := _retries(original_exception)):
+                record = replace(record, attempts=1 + retries, end_ns=time.time_ns())
+            self._emit_all([record])
+
+        self._guarded(record_it)
+
+    # From report to record.
+
+    def _succeeded(self, kwargs: Any, response: Any, start: Any, end: Any) -> None:
+        def record_it() -> None:
+            record = self._build(kwargs, response, start, end, failed=False)
+            self._pending.settle(_pending_key(kwargs))  # an attempt that failed before, and was retried
+            self._emit_all([record, *self._pending.overdue()])
+
+        self._guarded(record_it)
+
+    def _failed(self, kwargs: Any, response: Any, start: Any, end: Any) -> None:
+        def record_it() -> None:
+            record = self._build(kwargs, response, start, end, failed=True)
+            if _may_be_retried(kwargs):
+                self._register_exit_handler()
+                self._emit_all([self._pending.hold(_pending_key(kwargs), record), *self._pending.overdue()])
+            else:
+                self._emit_all([record])
+
+        self._guarded(record_it)
+
+    def _build(self, kwargs: Any, response: Any, start: Any, end: Any, *, failed: bool) -> CallRecord:
+        return build_record(
+            kwargs,
+            response,
+            start,
+            end,
+            failed=failed,
+            behind_proxy=_behind_proxy(),
+            keep_error_message=self._settings.error_messages,
+        )
+
+    def _emit_all(self, records: list[CallRecord | None]) -> None:
+        for record in records:
+            if record is None:
+                continue
+            if not self._seen.first_time(record):
+                self._count("repeated")
+                continue
+            emit_span(self._tracer(), record, genai=self._settings.genai_spans)
+            self._count("recorded")
+
+    def _tracer(self) -> Tracer:
+        provider = self._tracer_provider or get_tracer_provider()
+        return provider.get_tracer(SCOPE, plugin_version())
+
+    def _guarded(self, action: Any) -> None:
+        try:
+            action()
+        except Exception:
+            self._count("dropped")
+            _log.exception("a call's cost record was lost; %d lost so far", self.counts.dropped)
+
+    def _count(self, name: str) -> None:
+        with self._counts_lock:
+            self._counts[name] += 1
+
+    def _register_exit_handler(self) -> None:
+        if not self._exit_handler_registered:
+            self._exit_handler_registered = True
+            # Exit handlers run last in, first out: the provider's, which closes the exporters, has to be there
+            # before ours, which still writes.
+            self._tracer()
+            atexit.register(self._record_pending_at_exit)
+
+    def _record_pending_at_exit(self) -> None:
+        self._guarded(lambda: self._emit_all(list(self._pending.overdue(everything=True))))
+
+
+def _behind_proxy() -> bool:
+    # Asked of the process, not of the request: a caller can write a request, not load a module.
+    return "litellm.proxy.proxy_server" in sys.modules
+
+
+def _may_be_retried(kwargs: Any) -> bool:
+    """True when the proxy's router may repeat this attempt: the call reached a deployment behind the proxy."""
+    if not isinstance(kwargs, Mapping) or kwargs.get(LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL):
+        return False
+    params = kwargs.get("litellm_params")
+    return _behind_proxy() and isinstance(params, Mapping) and bool(params.get("proxy_server_request"))
+
+
+def _retries(exception: Any) -> int:
+    """How often the router repeated the call before it gave up with ``exception``."""
+    repeated = getattr(exception, "num_retries", None)  # a mere setting, unless the router says how many it could
+    return repeated if getattr(exception, "max_retries", None) and isinstance(repeated, int) else 0
+
+
+def _pending_key(kwargs: Any) -> Hashable:
+    if not isinstance(kwargs, Mapping):
+        return None
+    params = kwargs.get("litellm_params")
+    metadata = params.get("metadata") if isinstance(params, Mapping) else None
+    key_hash = metadata.get("user_api_key_hash") if isinstance(metadata, Mapping) else None
+    return (str(kwargs.get("litellm_call_id")), str(key_hash))
+
+
+proxy_handler_instance = OtelCostLogger()

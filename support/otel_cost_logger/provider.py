@@ -1,0 +1,108 @@
+"""A private TracerProvider for cost spans, one per process.
+
+Private, because the global provider is everybody's: FastAPI's and LiteLLM's own spans would run into the cost
+stream, and a sampler set for them would drop billing records. One per process and built at the first call,
+because a proxy may fork its workers after importing the plugin, and neither exporter threads nor gRPC channels
+survive a fork.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import (
+    BatchSpanProcessor,
+    ConsoleSpanExporter,
+    SimpleSpanProcessor,
+    SpanExporter,
+)
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+
+from otel_cost_logger.settings import BATCH, CONSOLE, GRPC, SIMPLE, Settings
+from otel_cost_logger.termination import FlushOnTermination
+
+SCOPE = "litellm.cost_attribution"
+DISTRIBUTION = "llm-cost-attribution"
+
+_log = logging.getLogger(__name__)
+_provider: TracerProvider | None = None
+_lock = threading.Lock()
+
+
+@cache
+def plugin_version() -> str:
+    """The installed version of this plugin, or "unknown" when it is used without being installed."""
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def get_tracer_provider() -> TracerProvider:
+    """This process's provider of cost spans, built from the environment at the first call.
+
+    Raises `settings.SettingsError` when a variable has a value that cannot be used.
+    """
+    global _provider
+    if _provider is None:
+        with _lock:
+            if _provider is None:
+                _provider = build_provider(Settings.from_environment())
+    return _provider
+
+
+def build_provider(settings: Settings) -> TracerProvider:
+    """A new provider with the processors and exporters of ``settings``; the caller shuts it down."""
+    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        _log.warning("OTEL_SDK_DISABLED=true: no cost span will be written")
+    unlimited = SpanLimits.UNSET
+    provider = TracerProvider(
+        resource=_resource(),
+        sampler=ALWAYS_ON,  # a record that pays for something is never sampled away
+        span_limits=SpanLimits(max_span_attributes=unlimited, max_span_attribute_length=unlimited),
+    )
+    for name in settings.exporters:
+        provider.add_span_processor(_processor(name, settings))
+    return provider
+
+
+def _resource() -> Resource:
+    # Resource.create() lets the attributes given here win over the environment's, so the name is given only
+    # where the operator gave none.
+    named = "OTEL_SERVICE_NAME" in os.environ or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    attributes = {SERVICE_VERSION: plugin_version()}
+    return Resource.create(attributes if named else attributes | {SERVICE_NAME: "litellm-proxy"})
+
+
+def _processor(name: str, settings: Settings) -> SpanProcessor:
+    kind = settings.processor or (SIMPLE if name == CONSOLE else BATCH)
+    exporter = _exporter(name, settings)
+    return SimpleSpanProcessor(exporter) if kind == SIMPLE else FlushOnTermination(BatchSpanProcessor(exporter))
+
+
+def _exporter(name: str, settings: Settings) -> SpanExporter:
+    # Imported where chosen: the gRPC stack takes a noticeable part of the proxy's start.
+    if name == CONSOLE:
+        return ConsoleSpanExporter()
+    if settings.protocol == GRPC:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+
+        return GrpcExporter()
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+
+    return HttpExporter()
+
+
+def _forget_after_fork() -> None:
+    global _provider, _lock
+    _provider = None
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)

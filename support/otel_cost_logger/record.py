@@ -1,0 +1,347 @@
+"""From LiteLLM's logging payload to one immutable `CallRecord`: what a call leaves behind.
+
+This module is a pure function of its arguments. It knows LiteLLM and nothing of OpenTelemetry, and it does no
+I/O. The source of truth is ``kwargs["standard_logging_object"]`` (LiteLLM's ``StandardLoggingPayload``); a
+payload that is missing or broken still gives a record, with what the rest of ``kwargs`` says.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from litellm.constants import LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL
+
+from otel_cost_logger.pricing import Cost, cost_of
+
+SCHEMA_VERSION = "1"
+
+# Outcomes.
+SUCCESS = "success"
+FAILURE = "failure"
+CLIENT_DISCONNECTED = "client_disconnected"
+
+# Where the token counts come from.
+USAGE_ENGINE = "engine"  # the backend counted them
+USAGE_ESTIMATED = "estimated"  # LiteLLM counted the text with a tokenizer of its own, which may be another one
+USAGE_NONE = "none"  # the call ended before there was any
+
+# Where the tenant comes from.
+TENANT_TEAM = "team"  # the authenticated key's team
+TENANT_KEY_ALIAS = "key_alias"  # the authenticated key's own name, for a key without a team
+TENANT_CALLER = "caller"  # metadata.tenant_id, believed in library mode only: the caller is the program itself
+TENANT_NONE = "none"  # nobody authenticated
+
+DEFAULT_TENANT = "default"
+UNAUTHENTICATED_TENANT = "unauthenticated"
+
+_MAX_TEXT = 256  # characters; identifiers and model names are far shorter
+_MAX_ERROR = 1024  # characters of an error message, when the operator asked for messages
+_MAX_COUNT = 2**63 - 1  # OTLP carries integers as int64
+_MAX_FINISH_REASONS = 16  # one per choice
+
+# Call types of LiteLLM, without the leading "a" of the async ones, and the GenAI convention's operation name.
+_OPERATIONS = {
+    "completion": "chat",
+    "anthropic_messages": "chat",
+    "responses": "chat",
+    "text_completion": "text_completion",
+    "embedding": "embeddings",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One LLM call. `attributes.SCHEMA` says what each field means and under which name it is exported.
+
+    Tokens are counts, ``cost_usd`` is in US dollars and ``cost_nano_usd`` in billionths of one, ``start_ns``
+    and ``end_ns`` are nanoseconds since the Unix epoch, durations are in milliseconds. ``None`` means that
+    the fact is not known, never zero.
+    """
+
+    call_id: str
+    call_type: str
+    operation: str
+    stream: bool
+    model: str
+    model_served: str | None
+    provider: str | None
+    tenant_id: str
+    tenant_source: str
+    key_alias: str | None
+    outcome: str
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    cached_tokens: int | None
+    reasoning_tokens: int | None
+    usage_source: str
+    cost: Cost
+    start_ns: int
+    end_ns: int
+    time_to_first_token_ms: float | None
+    attempts: int
+    response_id: str | None
+    finish_reasons: tuple[str, ...] | None
+    error_type: str | None
+    error_status: int | None
+    error: str | None
+    server_address: str | None
+    server_port: int | None
+    traceparent: str | None
+    schema_version: str = SCHEMA_VERSION
+
+    @property
+    def success(self) -> bool:
+        """True for a call that was answered in full."""
+        return self.outcome == SUCCESS
+
+    @property
+    def duration_ms(self) -> float:
+        """Wall-clock time of the call as LiteLLM saw it."""
+        return round((self.end_ns - self.start_ns) / 1e6, 3)
+
+    @property
+    def cost_usd(self) -> float:
+        """The cost as a float, for display; sum ``cost_nano_usd`` instead."""
+        return self.cost.nano_usd / 1e9
+
+    @property
+    def cost_nano_usd(self) -> int:
+        """The cost in billionths of a US dollar: integers add up exactly, floats do not."""
+        return self.cost.nano_usd
+
+    @property
+    def cost_source(self) -> str:
+        """Who says so, see `pricing`."""
+        return self.cost.source
+
+    @property
+    def price_version(self) -> str | None:
+        """Which version of the prices, see `pricing`."""
+        return self.cost.price_version
+
+
+def build_record(
+    kwargs: object,
+    response: object,
+    start_time: object,
+    end_time: object,
+    *,
+    failed: bool,
+    behind_proxy: bool,
+    keep_error_message: bool = False,
+) -> CallRecord:
+    """The record of one call, from the arguments of a LiteLLM logging hook.
+
+    ``behind_proxy`` says whether callers are strangers: behind the proxy the tenant comes from the
+    authenticated key alone. ``keep_error_message`` keeps the backend's error text, which may quote the prompt.
+    Anything may be missing or of the wrong type; such a field becomes ``None``, zero or a stated default.
+    """
+    call = _mapping(kwargs)
+    payload = _mapping(call.get("standard_logging_object"))
+    params = _mapping(call.get("litellm_params"))
+    metadata = {**_mapping(params.get("litellm_metadata")), **_mapping(params.get("metadata"))}
+    identity = _mapping(payload.get("metadata")) or metadata
+    problem = _mapping(payload.get("error_information"))
+
+    outcome = FAILURE if failed else SUCCESS
+    if not failed and (problem.get("error_class") == "ClientDisconnected" or metadata.get("client_disconnected")):
+        outcome = CLIENT_DISCONNECTED
+    call_type = clean(call.get("call_type") or payload.get("call_type")) or "completion"
+    error_type = clean(problem.get("error_class")) or (_class_name(call.get("exception")) if failed else None)
+    error_status = _status(problem.get("error_code")) or (_status(_of(call.get("exception"), "status_code")))
+    usage = _mapping(_mapping(payload.get("metadata")).get("usage_object"))
+    prompt, completion, total = _tokens(payload, response)
+    stream = bool(call.get("stream") or payload.get("stream"))
+    start_ns, end_ns = _interval(payload, start_time, end_time)
+    # Set when the proxy itself refused the request: wrong key, unknown model, malformed body.
+    refused = failed and bool(call.get(LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL))
+    tenant_id, tenant_source = _tenant(
+        identity, metadata, behind_proxy=behind_proxy, unknown_key=refused and error_status == 401
+    )
+    address, port = _server(payload.get("api_base") or params.get("api_base"))
+    return CallRecord(
+        call_id=clean(call.get("litellm_call_id") or payload.get("litellm_call_id")) or "unknown",
+        call_type=call_type,
+        operation=_OPERATIONS.get(_sync_name(call_type), call_type),
+        stream=stream,
+        model=clean(payload.get("model_group") or metadata.get("model_group") or call.get("model")) or "unknown",
+        model_served=(None if refused else clean(call.get("model"))) or None,
+        provider=clean(call.get("custom_llm_provider") or payload.get("custom_llm_provider")) or None,
+        tenant_id=tenant_id,
+        tenant_source=tenant_source,
+        key_alias=clean(identity.get("user_api_key_alias")) or None,
+        outcome=outcome,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=total,
+        cached_tokens=_detail(usage, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens"),
+        reasoning_tokens=_detail(usage, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens"),
+        usage_source=_usage_source(call, call_type, outcome, stream=stream, total=total),
+        cost=cost_of(payload, params, used_tokens=total > 0),
+        start_ns=start_ns,
+        end_ns=end_ns,
+        time_to_first_token_ms=_first_token_ms(payload, start_ns, end_ns) if stream else None,
+        attempts=1 + _count(metadata.get("attempted_retries")),
+        response_id=(None if failed else clean(payload.get("id"))) or None,  # a failure's is LiteLLM's call id
+        finish_reasons=_finish_reasons(response),
+        error_type=error_type,
+        error_status=error_status,
+        error=_error(call, payload, problem, error_type, error_status, keep_error_message) if failed else None,
+        server_address=address,
+        server_port=port,
+        traceparent=_traceparent(params, metadata),
+    )
+
+
+def clean(value: object, limit: int = _MAX_TEXT) -> str:
+    """``value`` as text that every exporter can carry: at most ``limit`` characters, no control characters and
+    no lone surrogates (one of those would make the exporter refuse the whole batch)."""
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else str(value)
+    text = text[:limit]
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
+def _sync_name(call_type: str) -> str:
+    """LiteLLM's ``acompletion`` is the async form of ``completion``."""
+    return call_type[1:] if call_type[:1] == "a" and call_type[1:] in _OPERATIONS else call_type
+
+
+def _mapping(value: object) -> Mapping[Any, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _of(value: object, name: str) -> Any:
+    return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
+
+
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return 0
+    return min(max(int(value), 0), _MAX_COUNT)
+
+
+def _tokens(payload: Mapping[Any, Any], response: object) -> tuple[int, int, int]:
+    source = payload if "total_tokens" in payload else _of(response, "usage")
+    prompt = _count(_of(source, "prompt_tokens"))
+    completion = _count(_of(source, "completion_tokens"))
+    return prompt, completion, min(prompt + completion, _MAX_COUNT)
+
+
+def _detail(usage: Mapping[Any, Any], groups: Sequence[str], name: str) -> int | None:
+    for group in groups:
+        value = _of(usage.get(group), name)
+        if value is not None:
+            return _count(value)
+    return None
+
+
+def _usage_source(call: Mapping[Any, Any], call_type: str, outcome: str, *, stream: bool, total: int) -> str:
+    if total == 0:
+        return USAGE_NONE
+    if outcome != SUCCESS:
+        return USAGE_ESTIMATED
+    # A streamed chat or completion carries the engine's count only when it was asked for. The proxy always
+    # asks; a program that calls LiteLLM itself has to.
+    if stream and _sync_name(call_type) in ("completion", "text_completion"):
+        asked = call.get("stream_options") or _mapping(call.get("optional_params")).get("stream_options")
+        return USAGE_ENGINE if _of(asked, "include_usage") else USAGE_ESTIMATED
+    return USAGE_ENGINE
+
+
+def _tenant(
+    identity: Mapping[Any, Any], metadata: Mapping[Any, Any], *, behind_proxy: bool, unknown_key: bool
+) -> tuple[str, str]:
+    if unknown_key:
+        return UNAUTHENTICATED_TENANT, TENANT_NONE
+    if team := clean(identity.get("user_api_key_team_id")):
+        return team, TENANT_TEAM
+    if alias := clean(identity.get("user_api_key_alias")):
+        return alias, TENANT_KEY_ALIAS
+    if not behind_proxy and (claimed := clean(metadata.get("tenant_id"))):
+        return claimed, TENANT_CALLER
+    return DEFAULT_TENANT, TENANT_NONE
+
+
+def _interval(payload: Mapping[Any, Any], start_time: object, end_time: object) -> tuple[int, int]:
+    end = _nanoseconds(payload.get("endTime")) or _nanoseconds(end_time) or time.time_ns()
+    start = _nanoseconds(payload.get("startTime")) or _nanoseconds(start_time) or end
+    return min(start, end), end
+
+
+def _nanoseconds(moment: object) -> int | None:
+    """``moment`` (Unix seconds, or a datetime; LiteLLM's naive ones are in local time) in nanoseconds."""
+    seconds: object = moment
+    if isinstance(moment, datetime):
+        try:
+            seconds = moment.timestamp()
+        except (OverflowError, OSError, ValueError):
+            return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds):
+        return None
+    whole = math.floor(seconds)  # apart from the fraction: the product would lose the last hundred nanoseconds
+    nanoseconds = whole * 1_000_000_000 + round((seconds - whole) * 1e9)
+    return nanoseconds if 0 < nanoseconds <= _MAX_COUNT else None
+
+
+def _first_token_ms(payload: Mapping[Any, Any], start_ns: int, end_ns: int) -> float | None:
+    first = _nanoseconds(payload.get("completionStartTime"))
+    return round((first - start_ns) / 1e6, 3) if first and start_ns <= first <= end_ns else None
+
+
+def _finish_reasons(response: object) -> tuple[str, ...] | None:
+    choices = _of(response, "choices")
+    if not isinstance(choices, Sequence) or isinstance(choices, str):
+        return None
+    reasons = (clean(_of(choice, "finish_reason")) for choice in choices[:_MAX_FINISH_REASONS])
+    return tuple(reason for reason in reasons if reason) or None
+
+
+def _status(code: object) -> int | None:
+    try:
+        number = int(str(code))
+    except ValueError:
+        return None
+    return number if 100 <= number <= 599 else None
+
+
+def _class_name(exception: object) -> str | None:
+    return type(exception).__name__ if isinstance(exception, BaseException) else None
+
+
+def _error(
+    call: Mapping[Any, Any],
+    payload: Mapping[Any, Any],
+    problem: Mapping[Any, Any],
+    error_type: str | None,
+    error_status: int | None,
+    keep_message: bool,
+) -> str:
+    if keep_message:
+        text = payload.get("error_str") or problem.get("error_message") or call.get("exception")
+        if message := clean(text, _MAX_ERROR):
+            return message
+    return " ".join(str(part) for part in (error_type or "unknown error", error_status) if part)
+
+
+def _server(api_base: object) -> tuple[str | None, int | None]:
+    try:
+        parts = urlsplit(api_base if isinstance(api_base, str) else "")
+        return clean(parts.hostname) or None, parts.port
+    except ValueError:
+        return None, None
+
+
+def _traceparent(params: Mapping[Any, Any], metadata: Mapping[Any, Any]) -> str | None:
+    """The W3C trace context that came with the request: its header behind the proxy, metadata in library mode."""
+    headers = _mapping(_mapping(params.get("proxy_server_request")).get("headers"))
+    value = headers.get("traceparent") or metadata.get("traceparent")
+    return value if isinstance(value, str) and len(value) < _MAX_TEXT else None

@@ -1,0 +1,40 @@
+"""One record, one span: its name, kind, parent, status and times."""
+
+from __future__ import annotations
+
+from opentelemetry.context import Context
+from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from otel_cost_logger.attributes import attributes_of
+from otel_cost_logger.record import FAILURE, CallRecord
+
+_propagator = TraceContextTextMapPropagator()
+
+
+def emit_span(tracer: Tracer, record: CallRecord, *, genai: bool) -> None:
+    """Write ``record`` as one finished span.
+
+    The span begins and ends when the call did, not now. It is a child of the request's own trace context where
+    one came with the request, and a root span otherwise: whatever span is active in this process is somebody
+    else's. ``genai`` gives it the name and kind of the OpenTelemetry GenAI conventions.
+    """
+    span = tracer.start_span(
+        span_name(record, genai=genai),
+        context=_propagator.extract({"traceparent": record.traceparent}, Context())
+        if record.traceparent
+        else Context(),
+        kind=SpanKind.CLIENT if genai else SpanKind.INTERNAL,
+        attributes=attributes_of(record),
+        start_time=record.start_ns,
+    )
+    if record.outcome == FAILURE:
+        span.set_status(Status(StatusCode.ERROR, record.error))
+    span.end(record.end_ns)
+
+
+def span_name(record: CallRecord, *, genai: bool) -> str:
+    """``llm.completion.<call type>``, ``llm.completion.failure``, or ``<operation> <model>`` with ``genai``."""
+    if genai:
+        return f"{record.operation} {record.model}"
+    return "llm.completion.failure" if record.outcome == FAILURE else f"llm.completion.{record.call_type}"

@@ -1,0 +1,57 @@
+"""Export what is waiting when the proxy is told to stop.
+
+uvicorn ends a graceful shutdown by sending itself the signal again, with the default action: no exit handler
+runs, and a batch processor takes its queue to the grave (measured: 5 of 5 spans lost after ``kill``). So the
+signal itself is the last moment at which the queue can be exported.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+
+
+class FlushOnTermination(SpanProcessor):
+    """Passes spans on to ``inner``; from SIGTERM on, exports each at once.
+
+    Takes hold of the signal only where somebody else already handles it (a server that will shut down in its
+    own time) and only in the main thread, where Python allows it. The former handler is called first.
+    """
+
+    def __init__(self, inner: SpanProcessor) -> None:
+        self._inner = inner
+        self._terminating = False
+        if threading.current_thread() is not threading.main_thread():
+            return
+        former = signal.getsignal(signal.SIGTERM)
+        if not callable(former):
+            return
+
+        def handle(signum: int, frame: FrameType | None) -> None:
+            former(signum, frame)
+            self._terminating = True
+            self._inner.force_flush()
+
+        signal.signal(signal.SIGTERM, handle)
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Called when a span starts."""
+        self._inner.on_start(span, parent_context)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Called when a span ends."""
+        self._inner.on_end(span)
+        if self._terminating:
+            self._inner.force_flush()
+
+    def shutdown(self) -> None:
+        """Close the exporter."""
+        self._inner.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Export what is waiting. True does not mean that it has arrived: the SDK does not say so."""
+        return self._inner.force_flush(timeout_millis)

@@ -1,0 +1,75 @@
+"""Cost: exact in nano-dollars, and always with a source."""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_EVEN, Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otel_cost_logger.pricing import Cost, cost_of, to_nano_usd
+
+CUSTOM = {"metadata": {"model_info": {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6}}}
+
+
+def test_a_deployments_own_price_wins_and_its_version_changes_with_it() -> None:
+    first = cost_of({"response_cost": 7e-06}, CUSTOM, used_tokens=True)
+    assert (first.nano_usd, first.source) == (7000, "custom_price")
+    dearer = {"metadata": {"model_info": {"input_cost_per_token": 3e-6, "output_cost_per_token": 2e-6}}}
+    second = cost_of({"response_cost": 7e-06}, dearer, used_tokens=True)
+    assert second.price_version != first.price_version
+
+
+def test_a_price_under_litellm_metadata_counts_as_well() -> None:
+    """/v1/messages and /v1/responses keep the deployment there."""
+    moved = {"litellm_metadata": CUSTOM["metadata"]}
+    assert cost_of({"response_cost": 7e-06}, moved, used_tokens=True).source == "custom_price"
+
+
+def test_zero_from_the_map_means_that_it_has_no_price() -> None:
+    assert cost_of({"response_cost": 0.0}, {}, used_tokens=True) == Cost(0, "unpriced", None)
+
+
+def test_a_price_of_the_map_names_the_release_it_came_with() -> None:
+    cost = cost_of({"response_cost": 4.2e-06}, {}, used_tokens=True)
+    assert (cost.nano_usd, cost.source) == (4200, "cost_map")
+    assert cost.price_version is not None
+    assert cost.price_version.startswith("litellm-")
+
+
+def test_no_tokens_is_not_the_same_as_no_price() -> None:
+    assert cost_of({"response_cost": 0.0}, CUSTOM, used_tokens=False) == Cost(0, "not_charged", None)
+
+
+def test_a_price_of_zero_that_somebody_set_is_a_price() -> None:
+    free = {"metadata": {"model_info": {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0}}}
+    assert cost_of({"response_cost": 0.0}, free, used_tokens=True).source == "custom_price"
+
+
+@given(st.integers(0, 10**7), st.integers(0, 10**7), st.integers(1, 10**6), st.integers(1, 10**6))
+def test_nano_dollars_agree_with_decimal_arithmetic(
+    prompt: int, completion: int, price_in: int, price_out: int
+) -> None:
+    """Prices in whole pico-dollars per token; the float path must round to the same nano-dollar or its neighbour.
+
+    A float has 53 bits: below 9e6 USD its error stays under half a nano-dollar, so only exact ties may differ.
+    """
+    exact = (Decimal(prompt) * price_in + Decimal(completion) * price_out) / 1000
+    usd = prompt * (price_in * 1e-12) + completion * (price_out * 1e-12)
+    got = to_nano_usd(usd)
+    assert got is not None
+    assert abs(Decimal(got) - exact) <= Decimal("0.5") + exact * Decimal("1e-15")
+
+
+@pytest.mark.parametrize(
+    ("usd", "nano"), [(7e-06, 7000), (1.64e-05, 16400), (0.3, 300_000_000), (1e-10, 0), (5e-10, 0), (1.5e-9, 2)]
+)
+def test_rounding_is_half_even_of_the_shortest_decimal(usd: float, nano: int) -> None:
+    assert to_nano_usd(usd) == nano
+    assert (Decimal(repr(usd)) * 10**9).quantize(Decimal(1), ROUND_HALF_EVEN) == nano
+
+
+@pytest.mark.parametrize("usd", [float("nan"), float("inf"), float("-inf"), -1e-9, None, "1", True, 1e12])
+def test_what_is_no_amount_has_no_nano_dollars(usd: object) -> None:
+    assert to_nano_usd(usd) is None

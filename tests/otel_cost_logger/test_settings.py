@@ -1,0 +1,41 @@
+"""The environment is read once, and a value that cannot be used is named."""
+
+from __future__ import annotations
+
+import pytest
+
+from otel_cost_logger.settings import Settings, SettingsError
+
+
+def test_defaults_are_those_of_the_tutorial() -> None:
+    assert Settings.from_environment({}) == Settings(("console",), "grpc", None, False, False)
+
+
+def test_every_setting() -> None:
+    environment = {
+        "OTEL_TRACES_EXPORTER": "otlp, console,otlp",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+        "OTEL_COST_LOGGER_PROCESSOR": "batch",
+        "OTEL_SEMCONV_STABILITY_OPT_IN": "http,gen_ai_latest_experimental",
+        "OTEL_COST_LOGGER_ERROR_MESSAGES": "TRUE",
+    }
+    assert Settings.from_environment(environment) == Settings(("otlp", "console"), "http/protobuf", "batch", True, True)
+
+
+def test_none_exports_nowhere() -> None:
+    assert Settings.from_environment({"OTEL_TRACES_EXPORTER": "none"}).exporters == ()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_TRACES_EXPORTER", "zipkin"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+        ("OTEL_COST_LOGGER_PROCESSOR", "durable-ish"),
+        ("OTEL_COST_LOGGER_ERROR_MESSAGES", "maybe"),
+    ],
+)
+def test_a_bad_value_names_the_variable_and_what_would_do(variable: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=rf"{variable}='{value}' is not supported; use one of: "):
+        Settings.from_environment({variable: value})
