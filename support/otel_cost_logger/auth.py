@@ -160,13 +160,15 @@ def _key_ring() -> KeyRing:
         return _ring
 
 
-async def user_api_key_auth(request: Request, api_key: str) -> UserAPIKeyAuth:
+async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKeyAuth:
     """LiteLLM's ``custom_auth``: the caller's tenant for ``api_key``, as the key's team.
 
     The master key (``LITELLM_MASTER_KEY``) is the operator's own and has no tenant. Raises
     `ProxyException` with status 401, without a word of the key, for any other key that the file lacks.
     """
     del request  # the tenant depends on the key alone; headers and body belong to the caller
+    if not api_key:
+        raise _unauthorized()
     master_key = os.environ.get(MASTER_KEY_VARIABLE)
     if master_key and hmac.compare_digest(hash_key(api_key), hash_key(master_key)):
         return UserAPIKeyAuth(api_key=hash_key(api_key), key_alias="master", user_role=LitellmUserRoles.PROXY_ADMIN)

@@ -12,7 +12,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,9 +22,10 @@ from litellm.integrations.custom_logger import CustomLogger
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Tracer
 
+from otel_cost_logger.inflight import InFlight
 from otel_cost_logger.once import PendingFailures, Seen
 from otel_cost_logger.provider import SCOPE, get_tracer_provider, plugin_version
-from otel_cost_logger.record import CallRecord, build_record
+from otel_cost_logger.record import CallRecord, build_record, is_llm_call, record_of_abandoned
 from otel_cost_logger.settings import Settings
 from otel_cost_logger.span import emit_span
 
@@ -54,6 +55,7 @@ class OtelCostLogger(CustomLogger):
         self._tracer_provider = tracer_provider
         self._seen = Seen()
         self._pending = PendingFailures()
+        self._in_flight = InFlight(self._hung_up)
         self._counts = {"recorded": 0, "repeated": 0, "dropped": 0}
         self._counts_lock = threading.Lock()
         self._exit_handler_registered = False
@@ -87,11 +89,15 @@ class OtelCostLogger(CustomLogger):
     # Hooks of the proxy alone.
 
     async def async_pre_call_hook(self, user_api_key_dict: Any, cache: Any, data: Any, call_type: Any) -> Any:
-        """Before each proxied call: a caller must not be able to switch its own record off.
-
-        LiteLLM honours ``"no-log": true`` in a request body unless this flag is set.
-        """
+        """Before each proxied call: from here on a record is due, and the caller must not be able to prevent it."""
+        # LiteLLM honours "no-log": true in a request body unless this is set.
         litellm.global_disable_no_log_param = True
+
+        def expect_report() -> None:
+            if is_llm_call(call_type):
+                self._in_flight.begin(_request_key(data, user_api_key_dict), {"call_type": call_type, **data})
+
+        self._guarded(expect_report)
         return data
 
     async def async_post_call_failure_hook(
@@ -104,8 +110,7 @@ class OtelCostLogger(CustomLogger):
         """The proxy has given up on a call: the failure held back in case of a retry is final."""
 
         def record_it() -> None:
-            call_id = request_data.get("litellm_call_id") if isinstance(request_data, Mapping) else None
-            record = self._pending.settle((str(call_id), str(getattr(user_api_key_dict, "api_key", None))))
+            record = self._pending.settle(_request_key(request_data, user_api_key_dict))
             if record and (retries := _retries(original_exception)):
                 record = replace(record, attempts=1 + retries, end_ns=time.time_ns())
             self._emit_all([record])
@@ -117,7 +122,9 @@ class OtelCostLogger(CustomLogger):
     def _succeeded(self, kwargs: Any, response: Any, start: Any, end: Any) -> None:
         def record_it() -> None:
             record = self._build(kwargs, response, start, end, failed=False)
-            self._pending.settle(_pending_key(kwargs))  # an attempt that failed before, and was retried
+            key = _call_key(kwargs)
+            self._in_flight.reported(key)
+            self._pending.settle(key)  # an attempt that failed before, and was retried
             self._emit_all([record, *self._pending.overdue()])
 
         self._guarded(record_it)
@@ -125,13 +132,18 @@ class OtelCostLogger(CustomLogger):
     def _failed(self, kwargs: Any, response: Any, start: Any, end: Any) -> None:
         def record_it() -> None:
             record = self._build(kwargs, response, start, end, failed=True)
+            key = _call_key(kwargs)
+            self._in_flight.reported(key)
             if _may_be_retried(kwargs):
                 self._register_exit_handler()
-                self._emit_all([self._pending.hold(_pending_key(kwargs), record), *self._pending.overdue()])
+                self._emit_all([self._pending.hold(key, record), *self._pending.overdue()])
             else:
                 self._emit_all([record])
 
         self._guarded(record_it)
+
+    def _hung_up(self, request: Any, ended_ns: int) -> None:
+        self._guarded(lambda: self._emit_all([record_of_abandoned(request, ended_ns)]))
 
     def _build(self, kwargs: Any, response: Any, start: Any, end: Any, *, failed: bool) -> CallRecord:
         return build_record(
@@ -158,7 +170,7 @@ class OtelCostLogger(CustomLogger):
         provider = self._tracer_provider or get_tracer_provider()
         return provider.get_tracer(SCOPE, plugin_version())
 
-    def _guarded(self, action: Any) -> None:
+    def _guarded(self, action: Callable[[], None]) -> None:
         try:
             action()
         except Exception:
@@ -200,13 +212,18 @@ def _retries(exception: Any) -> int:
     return repeated if getattr(exception, "max_retries", None) and isinstance(repeated, int) else 0
 
 
-def _pending_key(kwargs: Any) -> Hashable:
-    if not isinstance(kwargs, Mapping):
-        return None
-    params = kwargs.get("litellm_params")
+def _call_key(kwargs: Any) -> Hashable:
+    """Call id and key of a call, as the logging hooks show them."""
+    params = kwargs.get("litellm_params") if isinstance(kwargs, Mapping) else None
     metadata = params.get("metadata") if isinstance(params, Mapping) else None
     key_hash = metadata.get("user_api_key_hash") if isinstance(metadata, Mapping) else None
-    return (str(kwargs.get("litellm_call_id")), str(key_hash))
+    return (str(kwargs.get("litellm_call_id")) if isinstance(kwargs, Mapping) else "", str(key_hash))
+
+
+def _request_key(request: Any, user_api_key_dict: Any) -> Hashable:
+    """The same, as the proxy's own hooks show them."""
+    call_id = request.get("litellm_call_id") if isinstance(request, Mapping) else None
+    return (str(call_id), str(getattr(user_api_key_dict, "api_key", None)))
 
 
 proxy_handler_instance = OtelCostLogger()

@@ -200,6 +200,33 @@ def build_record(
     )
 
 
+def record_of_abandoned(request: Mapping[Any, Any], ended_ns: int) -> CallRecord:
+    """The record of a proxied call that its caller abandoned before anything came back.
+
+    ``request`` is the proxy's request data with its ``call_type``; it ended at ``ended_ns``. Nobody knows how many
+    tokens the engine generated, so none are recorded and `usage_source` says so.
+    """
+    began = _mapping(request.get("proxy_server_request")).get("arrival_time")
+    kwargs = {
+        "litellm_call_id": request.get("litellm_call_id"),
+        "call_type": request.get("call_type"),
+        "stream": request.get("stream"),
+        "litellm_params": request,  # metadata, litellm_metadata and proxy_server_request are where they are there
+        "standard_logging_object": {
+            "model_group": request.get("model"),
+            "startTime": began,
+            "endTime": ended_ns / 1e9,
+            "error_information": {"error_class": "ClientDisconnected", "error_code": "499"},
+        },
+    }
+    return build_record(kwargs, None, None, None, failed=False, behind_proxy=True)
+
+
+def is_llm_call(call_type: object) -> bool:
+    """True for the call types that this module has an operation for: those that use tokens."""
+    return isinstance(call_type, str) and _sync_name(call_type) in _OPERATIONS
+
+
 def clean(value: object, limit: int = _MAX_TEXT) -> str:
     """``value`` as text that every exporter can carry: at most ``limit`` characters, no control characters and
     no lone surrogates (one of those would make the exporter refuse the whole batch)."""

@@ -98,7 +98,7 @@ def proxy_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return key
 
 
-def authenticate(key: str) -> Any:
+def authenticate(key: str | None) -> Any:
     return asyncio.run(auth.user_api_key_auth(None, key))  # type: ignore[arg-type]
 
 
@@ -113,8 +113,8 @@ def test_the_master_key_is_the_operators_and_has_no_tenant(proxy_keys: str) -> N
     assert (identity.team_id, identity.user_role) == (None, LitellmUserRoles.PROXY_ADMIN)
 
 
-@pytest.mark.parametrize("key", ["", "sk-wrong", "Bearer x", "\ud800", "x" * 100_000])
-def test_any_other_key_is_refused_without_being_quoted(proxy_keys: str, key: str) -> None:
+@pytest.mark.parametrize("key", [None, "", "sk-wrong", "Bearer x", "\ud800", "x" * 100_000])
+def test_any_other_key_is_refused_without_being_quoted(proxy_keys: str, key: str | None) -> None:
     with pytest.raises(ProxyException) as raised:
         authenticate(key)
     assert raised.value.code == "401"

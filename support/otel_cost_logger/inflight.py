@@ -1,0 +1,83 @@
+"""Proxied calls that no hook ever reports.
+
+When a caller hangs up before the first streamed token, LiteLLM cancels the call and fires neither the success nor
+the failure hook. The engine has worked for that caller all the same, so the call must leave a record. This module
+notices: a request that has ended, and of which nothing was heard for a while after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Any
+
+# After the end of a request. LiteLLM's success hooks run in a queue of their own, usually within milliseconds.
+_GRACE_SECONDS = 10.0
+
+
+class InFlight:
+    """Calls between the proxy's first hook and their report, by call id and API key.
+
+    ``on_unreported`` gets the request of each call that ended ``grace_seconds`` ago without a report, and the time of
+    that end in nanoseconds since the epoch; it is called on the event loop. `begin` belongs to the event loop,
+    `reported` may come from any thread.
+    """
+
+    def __init__(self, on_unreported: Callable[[Any, int], None], grace_seconds: float = _GRACE_SECONDS) -> None:
+        self._on_unreported = on_unreported
+        self._grace_seconds = grace_seconds
+        self._open: dict[Hashable, deque[_Call]] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        with self._lock:
+            return sum(map(len, self._open.values()))
+
+    def begin(self, key: Hashable, request: Any) -> None:
+        """A call begins in the current task, which ends with the request."""
+        task = asyncio.current_task()
+        if task is None:
+            return
+        call = _Call(key, request)
+        with self._lock:
+            self._open.setdefault(key, deque()).append(call)
+        task.add_done_callback(lambda _: self._request_ended(call))
+
+    def reported(self, key: Hashable) -> None:
+        """A hook has reported a call under ``key``: with several (a caller may choose the id), the oldest."""
+        with self._lock:
+            if calls := self._open.get(key):
+                self._forget(calls[0])
+
+    def _request_ended(self, call: _Call) -> None:
+        with self._lock:
+            if not self._is_open(call):
+                return
+        asyncio.get_running_loop().call_later(self._grace_seconds, self._give_up, call, time.time_ns())
+
+    def _give_up(self, call: _Call, ended_ns: int) -> None:
+        with self._lock:
+            if not self._is_open(call):
+                return
+            self._forget(call)
+        self._on_unreported(call.request, ended_ns)
+
+    def _is_open(self, call: _Call) -> bool:
+        return call in self._open.get(call.key, ())
+
+    def _forget(self, call: _Call) -> None:
+        calls = self._open[call.key]
+        calls.remove(call)
+        if not calls:
+            del self._open[call.key]
+
+
+class _Call:  # compared by identity: two calls may look the same
+    __slots__ = ("key", "request")
+
+    def __init__(self, key: Hashable, request: Any) -> None:
+        self.key = key
+        self.request = request

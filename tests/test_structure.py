@@ -1,0 +1,104 @@
+"""The house: imports go one way, and nothing lies about that belongs to one machine only."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from workbook.paths import ROOT
+
+ROOMS = {
+    "otel_cost_logger": ROOT / "support" / "otel_cost_logger",
+    "workbook": ROOT / "support" / "workbook",
+    "mock_vllm": ROOT / "mock_vllm",
+    "benchmarks": ROOT / "benchmarks",
+}
+MAY_IMPORT: dict[str, set[str]] = {
+    "otel_cost_logger": set(),
+    "mock_vllm": set(),
+    "workbook": {"otel_cost_logger"},
+    "benchmarks": {"otel_cost_logger", "workbook"},
+}
+# The plugin is installed beside other people's software: it brings nothing but what it implements.
+PLUGIN_MAY_USE = {"litellm", "opentelemetry", *sys.stdlib_module_names}
+
+
+def imported(path: Path, *, at_run_time: bool = False) -> set[str]:
+    """Top-level names of the modules that a file imports; ``at_run_time`` leaves out ``if TYPE_CHECKING``."""
+    tree = ast.parse(path.read_text(), str(path))
+    if at_run_time:
+        tree.body = [node for node in tree.body if not _is_for_types(node)]
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def _is_for_types(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def tracked() -> list[Path]:
+    listing = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [ROOT / name for name in listing.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_go_one_way(room: str) -> None:
+    files = sorted(ROOMS[room].rglob("*.py"))
+    assert files
+    for path in files:
+        ours = imported(path) & {*ROOMS, "support", "tests", "notebooks"}
+        assert ours <= MAY_IMPORT[room] | {room}, f"{path.relative_to(ROOT)} imports {ours - MAY_IMPORT[room] - {room}}"
+
+
+def test_the_plugin_needs_litellm_and_opentelemetry_alone() -> None:
+    for path in sorted(ROOMS["otel_cost_logger"].rglob("*.py")):
+        foreign = imported(path, at_run_time=True) - PLUGIN_MAY_USE - {"otel_cost_logger"}
+        assert not foreign, f"{path.relative_to(ROOT)} imports {foreign}"
+
+
+def test_tests_mirror_the_rooms() -> None:
+    assert {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"} == {
+        *ROOMS,
+        "notebooks",
+    }
+
+
+@pytest.mark.parametrize(
+    ("what", "pattern"),
+    [
+        ("a key", r"sk-[A-Za-z0-9]{20,}"),
+        ("a path of one machine", r"(?<![\w.])/(?:home|Users|root|work)/[A-Za-z.]"),
+        ("a registry", r"--(?:extra-)?index-url[ =]|registry *= *[\"']http"),
+    ],
+)
+def test_no_file_holds(what: str, pattern: str) -> None:
+    """Keys are copied by readers; paths and registries are nobody else's."""
+    files = tracked()
+    assert len(files) > 50
+    for path in files:
+        if path == Path(__file__) or path.suffix in {".png", ".gz", ".parquet"}:
+            continue
+        found = re.search(pattern, path.read_text(encoding="utf-8", errors="replace"))
+        assert not found, f"{path.relative_to(ROOT)} holds {what}: {found.group()[:40]}"
+
+
+def test_every_make_target_of_the_readme_exists() -> None:
+    targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"`?make ([a-z][a-z-]*)", (ROOT / "README.md").read_text()))
+    assert {"run", "test", "lab"} <= named <= targets
