@@ -1,0 +1,75 @@
+"""The one exception that becomes an error answer, in vLLM's shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+ENGINE_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+QUEUE_FULL = (
+    "The engine is currently busy and cannot accept new requests. Please try again later or on a different instance."
+)
+
+
+class ApiError(Exception):
+    """An answer other than 200. `kind` is what vLLM puts in `error.type`."""
+
+    def __init__(self, status: int, kind: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.kind = kind
+        self.message = message
+        self.param = param
+
+    def body(self) -> dict[str, Any]:
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.kind,
+                "param": self.param,
+                "code": self.status,
+            }
+        }
+
+
+class Unauthorized(ApiError):
+    """vLLM's key check answers with a bare string where every other error has an object."""
+
+    def __init__(self) -> None:
+        super().__init__(401, "Unauthorized", "Unauthorized")
+
+    def body(self) -> dict[str, Any]:
+        return {"error": "Unauthorized"}
+
+
+def bad_request(message: str, param: str | None = None) -> ApiError:
+    """A request that is well formed but that the engine will not run."""
+    return ApiError(400, "BadRequestError", message, param)
+
+
+_NO_VALUE = object()
+
+
+def bad_parameter(message: str, parameter: str, value: object = _NO_VALUE) -> ApiError:
+    """The same for one parameter, which vLLM names again in brackets at the end of the message."""
+    shown = f"parameter={parameter}" if value is _NO_VALUE else f"parameter={parameter}, value={value}"
+    return bad_request(f"{message} ({shown})", parameter)
+
+
+def malformed(problems: list[str], param: str | None) -> ApiError:
+    """A body that does not have the declared types: 400 (not 422), type "Bad Request" with a space."""
+    plural = "" if len(problems) == 1 else "s"
+    lines = "".join(f"\n  {problem}" for problem in problems)
+    return ApiError(400, "Bad Request", f"{len(problems)} validation error{plural}:{lines}", param)
+
+
+def unknown_model(name: str, served: tuple[str, ...]) -> ApiError:
+    aliases = ", ".join(served)
+    return ApiError(404, "NotFoundError", f"The model `{name}` does not exist. Valid aliases: {aliases}.", "model")
+
+
+def queue_full() -> ApiError:
+    return ApiError(503, "Service Unavailable", QUEUE_FULL)
+
+
+def engine_dead() -> ApiError:
+    return ApiError(500, "InternalServerError", ENGINE_DEAD)

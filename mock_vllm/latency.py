@@ -1,0 +1,36 @@
+"""How long the mock pretends to compute. All zero, and so off, by default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LatencyModel:
+    """Times in milliseconds; `jitter` is a fraction of each delay.
+
+    A delay is `base + per_running * (requests running besides this one)`, stretched or shrunk by up to
+    `jitter` of itself. Growth is linear because that is what a memory-bound decode step does to a good
+    approximation until the batch saturates the device.
+    """
+
+    ttft_ms: float = 0.0
+    tpot_ms: float = 0.0
+    jitter: float = 0.0
+    ttft_ms_per_running: float = 0.0
+    tpot_ms_per_running: float = 0.0
+
+    @property
+    def enabled(self) -> bool:
+        return any((self.ttft_ms, self.tpot_ms, self.ttft_ms_per_running, self.tpot_ms_per_running))
+
+    def first_token_seconds(self, others: int, draw: float) -> float:
+        """Delay before the first token; `others` run beside this request, `draw` is uniform in [0, 1)."""
+        return self._seconds(self.ttft_ms + self.ttft_ms_per_running * others, draw)
+
+    def next_token_seconds(self, others: int, draw: float) -> float:
+        """Delay before each later token."""
+        return self._seconds(self.tpot_ms + self.tpot_ms_per_running * others, draw)
+
+    def _seconds(self, milliseconds: float, draw: float) -> float:
+        return milliseconds * (1.0 + self.jitter * (2.0 * draw - 1.0)) / 1000.0
