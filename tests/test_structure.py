@@ -6,9 +6,13 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from workbook.paths import ROOT
 
@@ -24,6 +28,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "workbook": {"otel_cost_logger"},
     "benchmarks": {"otel_cost_logger", "workbook"},
 }
+# Part of another package's own interface, and installed with it.
+COMES_WITH = {"starlette": "fastapi"}
 # The plugin is installed beside other people's software: it brings nothing but what it implements.
 PLUGIN_MAY_USE = {"litellm", "opentelemetry", *sys.stdlib_module_names}
 
@@ -70,6 +76,19 @@ def test_the_plugin_needs_litellm_and_opentelemetry_alone() -> None:
     for path in sorted(ROOMS["otel_cost_logger"].rglob("*.py")):
         foreign = imported(path, at_run_time=True) - PLUGIN_MAY_USE - {"otel_cost_logger"}
         assert not foreign, f"{path.relative_to(ROOT)} imports {foreign}"
+
+
+def test_nothing_is_imported_that_is_not_declared() -> None:
+    """An import that works because another package happens to need the same thing breaks one day."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lists = [project["dependencies"], project["optional-dependencies"]["workbook"]]
+    declared = {canonicalize_name(Requirement(text).name) for requirements in lists for text in requirements}
+    providers = packages_distributions()
+    for path in (path for room in ROOMS.values() for path in sorted(room.rglob("*.py"))):
+        for module in imported(path) - set(sys.stdlib_module_names) - set(ROOMS):
+            names = {module, COMES_WITH.get(module, module), *providers.get(module, ())}
+            found = declared & {canonicalize_name(name) for name in names}
+            assert found, f"{path.relative_to(ROOT)} imports {module}: declare it in pyproject.toml"
 
 
 def test_tests_mirror_the_rooms() -> None:

@@ -1,0 +1,185 @@
+"""Result files: what is in one, writing it once, and reading it back only if it is whole.
+
+One run is one JSON file, ``RESULTS/<machine>/<YYYY-MM-DD>-<benchmark>[-N].json``. Its ``sha256`` is over everything
+else in it (as JSON with sorted keys and no spaces), so an edit or a damaged copy shows; it is no signature.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from workbook.paths import ROOT, shown
+
+RESULTS = ROOT / "benchmarks" / "results"
+SCHEMA_VERSION = 1
+
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_LABEL = r"^[a-z0-9][a-z0-9._-]*$"
+_Label = Annotated[str, Field(pattern=_LABEL)]
+_LoadAverage = Annotated[list[float], Field(min_length=3, max_length=3)]
+
+
+class ResultError(ValueError):
+    """A result file cannot be used; the message names the file and what is wrong with it."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Code(_Part):
+    """``commit`` and ``dirty`` are None outside a git checkout; ``sha256`` is over the benchmark's own modules."""
+
+    commit: str | None
+    dirty: bool | None
+    sha256: _Sha256
+
+
+class Machine(_Part):
+    """See `provenance.machine`; ``label`` is the folder that the result is kept in."""
+
+    label: _Label
+    cpu_model: str
+    cores: int
+    cores_usable: int
+    memory_gib: float
+    virtual: bool
+    kernel: str
+    python: str
+
+
+class Conditions(_Part):
+    """Load averages over 1, 5 and 15 minutes, and the cores that others kept busy just before the start."""
+
+    load_average_before: _LoadAverage
+    load_average_after: _LoadAverage
+    cores_used_by_others_before: float
+
+
+class Validity(_Part):
+    """``reasons`` not to quote the result, of which a valid one has none; ``caveats`` go with any quotation."""
+
+    valid: bool
+    reasons: list[str]
+    caveats: list[str]
+
+    @model_validator(mode="after")
+    def _reasons_decide(self) -> Self:
+        if self.valid == bool(self.reasons):
+            raise ValueError("a result is valid exactly when there is no reason against it")
+        return self
+
+
+class Result(_Part):
+    """One run of one benchmark. Times are UTC; what ``samples`` and ``summary`` hold is the benchmark's affair."""
+
+    schema_version: Literal[1]
+    run_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    benchmark: _Label
+    started: AwareDatetime
+    ended: AwareDatetime
+    code: Code
+    argv: list[str]
+    parameters: dict[str, int | float]
+    machine: Machine
+    conditions: Conditions
+    packages: dict[str, str]
+    samples: Annotated[list[dict[str, JsonValue]], Field(min_length=1)]
+    summary: dict[str, JsonValue]
+    findings: Annotated[list[str], Field(min_length=1)]
+    validity: Validity
+
+
+def result_folder(root: Path, label: str) -> Path:
+    """The folder for the machine ``label``, made if need be. Raises OSError when nothing can be written there."""
+    folder = root / label
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        return folder
+
+
+def write_result(result: Result, root: Path = RESULTS) -> Path:
+    """Store ``result`` under ``root`` as a new file, whole or not at all; returns its path.
+
+    The first run of a day has no number, the second is ``-2``, and so on. No file is ever replaced.
+    """
+    folder = result_folder(root, result.machine.label)
+    document = result.model_dump(mode="json")
+    text = json.dumps({**document, "sha256": _sha256(document)}, indent=1, allow_nan=False) + "\n"
+    descriptor, partial = tempfile.mkstemp(prefix=".partial-", dir=folder)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fchmod(descriptor, 0o644)
+            os.fsync(descriptor)
+        return _publish(Path(partial), folder, f"{result.started:%Y-%m-%d}-{result.benchmark}")
+    finally:
+        os.unlink(partial)
+
+
+def _publish(partial: Path, folder: Path, stem: str) -> Path:
+    for number in itertools.count(1):
+        path = folder / (f"{stem}.json" if number == 1 else f"{stem}-{number}.json")
+        # Where a rename would replace a file that appeared meanwhile, a link fails.
+        with contextlib.suppress(FileExistsError):
+            os.link(partial, path)
+            return path
+    raise AssertionError("unreachable")
+
+
+def load_result(path: Path) -> Result:
+    """The result in the file at ``path``.
+
+    Raises `ResultError` when the file is missing, truncated, of another schema version, changed since it was
+    written, or lacks what a result has.
+    """
+    try:
+        document = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise ResultError(f"{shown(path)}: {error.strerror}") from error
+    except ValueError as error:
+        raise ResultError(f"{shown(path)}: not whole JSON, so truncated or damaged: {error}") from error
+    if not isinstance(document, dict):
+        raise ResultError(f"{shown(path)}: not a benchmark result: expected a JSON object")
+    version = document.get("schema_version")
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        raise ResultError(
+            f"{shown(path)}: schema version {json.dumps(version)}, and this code reads {SCHEMA_VERSION}; "
+            "use the benchmarks package of the commit that wrote it"
+        )
+    recorded = document.pop("sha256", None)
+    if recorded != _sha256(document):
+        raise ResultError(f"{shown(path)}: changed since it was written: its sha256 is not that of its contents")
+    try:
+        return Result.model_validate(document)
+    except ValidationError as error:
+        problems = "; ".join(_in_words(problem) for problem in error.errors())
+        raise ResultError(f"{shown(path)}: not a result of schema version {SCHEMA_VERSION}: {problems}") from error
+
+
+def is_label(text: str) -> bool:
+    """True when ``text`` can name a machine: lower-case letters, digits, dots, dashes and underscores."""
+    return re.match(_LABEL, text) is not None and "\n" not in text
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _sha256(document: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _in_words(problem: Any) -> str:
+    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"

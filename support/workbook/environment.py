@@ -1,0 +1,46 @@
+"""The environment variables that keep a process off the internet and free of its parent's settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from workbook.paths import DEPLOY
+
+# What a child needs from the reader's own environment. Keys, tokens, database addresses and OTEL_* settings
+# are left behind: they would change what the notebooks show, or leak into a log.
+_INHERITED = (
+    "CONDA_PREFIX",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LD_LIBRARY_PATH",
+    "PATH",
+    "TMPDIR",
+    "TZ",
+    "USER",
+    "VIRTUAL_ENV",
+)
+
+
+def _offline() -> dict[str, str]:
+    """What an operator sets (``offline.env``), and that requests to this machine use no HTTP proxy."""
+    lines = (DEPLOY / "offline.env").read_text(encoding="utf-8").splitlines()
+    switches = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    here = "127.0.0.1,localhost"
+    return {**switches, "NO_PROXY": here, "no_proxy": here}
+
+
+OFFLINE: Mapping[str, str] = _offline()
+
+
+def go_offline() -> None:
+    """Set `OFFLINE` in this process, for libraries imported later; a value that is already set stays."""
+    for name, value in OFFLINE.items():
+        os.environ.setdefault(name, value)
+
+
+def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a child process: what it needs of ours, `OFFLINE`, and ``extra`` on top."""
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    return {**inherited, **OFFLINE, "PYTHONUNBUFFERED": "1", **(extra or {})}

@@ -1,0 +1,235 @@
+"""The workbook's figures, in one style: tables of spans go in, a matplotlib `Figure` comes out.
+
+Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which people with any colour vision can
+tell apart; hatches keep the bars apart on a grey print. Bars start at zero. In a notebook, end the cell with the
+figure itself; `save` also writes it to ``build/figures``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from workbook.paths import build_dir
+
+OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++", "oo", "**")
+
+STYLE = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 100,
+    "font.size": 10,
+    "grid.alpha": 0.3,
+    "hatch.linewidth": 0.6,
+    "legend.frameon": False,
+}
+_INK = "#222222"
+_MAX_LABELLED = 24  # bars in one panel; more values than that cannot be read
+
+# Cost is shown in the largest of these units in which the highest bar has a digit before the point.
+_USD_UNITS = ((1.0, "USD"), (1e-3, "milli-USD"), (1e-6, "micro-USD"), (1e-9, "nano-USD"))
+
+
+def save(figure: Figure, name: str) -> Path:
+    """Write ``figure`` to ``build/figures/NAME.png``, without a date or a host in it; returns the path."""
+    path = build_dir() / "figures" / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150, metadata={"Software": None})
+    return path
+
+
+def tokens(spans: pd.DataFrame) -> Figure:
+    """Prompt and completion tokens per tenant, stacked by model; ``spans`` as `spans.read_ledger` gives them."""
+    _require_rows(spans)
+    with _style():
+        figure, panels = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
+        for axes, column, title in zip(
+            panels,
+            ("prompt_tokens", "completion_tokens"),
+            ("Prompt tokens", "Completion tokens"),
+            strict=True,
+        ):
+            _stacked_bars(axes, _by_tenant_and_model(spans, column), "{:,.0f}", shared=axes is not panels[0])
+            axes.set_title(title)
+        panels[0].set_ylabel("tokens")
+        _legend(figure, panels[0])
+    return _finished(figure)
+
+
+def cost(spans: pd.DataFrame) -> Figure:
+    """Cost per tenant, stacked by model, from the integer nano-USD of ``spans``."""
+    _require_rows(spans)
+    nano_usd = _by_tenant_and_model(spans, "cost_nano_usd")
+    highest = nano_usd.sum(axis=1).max() / 1e9
+    scale, unit = next((pair for pair in _USD_UNITS if highest >= pair[0]), _USD_UNITS[-1])
+    with _style():
+        figure, axes = plt.subplots(figsize=(7, 4))
+        _stacked_bars(axes, nano_usd / 1e9 / scale, "{:,.3g}" if highest / scale < 1000 else "{:,.0f}")
+        axes.set_title("Cost per tenant and model")
+        axes.set_ylabel(f"cost ({unit})")
+        _legend(figure, axes)
+    return _finished(figure)
+
+
+def call_timeline(span: pd.Series) -> Figure:
+    """One call, a row of `spans.read_ledger`: from its start to the first token, and from there to its end."""
+    total = float(span["duration_ms"])
+    first = span["time_to_first_token_ms"]
+    if pd.isna(first):
+        phases = [("answered in one piece", 0.0, total)]
+    else:
+        phases = [("until the first token", 0.0, float(first)), ("until the end", float(first), total)]
+    with _style():
+        figure, axes = plt.subplots(figsize=(8, 1.9))
+        for (label, begin, end), colour, hatch in zip(phases, OKABE_ITO, HATCHES, strict=False):
+            axes.barh(0, end - begin, left=begin, color=colour, hatch=hatch, edgecolor="white", label=label)
+        for moment, name, side in _moments(first, total):
+            axes.annotate(
+                f"{name}\n{moment:.1f} ms",
+                (moment, 0.4),
+                (0, 12),
+                textcoords="offset points",
+                ha=side,
+                color=_INK,
+                arrowprops={"arrowstyle": "-", "color": _INK, "lw": 0.8},
+            )
+        axes.margins(x=0.08)
+        axes.set_xlim(left=0)
+        axes.set_ylim(-0.45, 1.0)
+        axes.set_yticks([])
+        axes.grid(False)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("time since the call began (ms)")
+        _legend(figure, axes)
+    return _finished(figure)
+
+
+def calls_timeline(spans: pd.DataFrame) -> Figure:
+    """Every call as a bar from its start to its end, in the row of its tenant; failed ones are hatched.
+
+    Calls of one tenant that run at the same time are drawn above each other.
+    """
+    _require_rows(spans)
+    origin = spans["start"].min()
+    failed = ~spans["success"].fillna(False).astype(bool)
+    tenants = sorted(spans["tenant_id"].unique())
+    with _style():
+        figure, axes = plt.subplots(figsize=(8, 1.2 + 0.7 * len(tenants)))
+        for row, tenant in enumerate(tenants):
+            own = spans[spans["tenant_id"] == tenant].sort_values("start")
+            begin = (own["start"] - origin).dt.total_seconds().to_numpy()
+            length = (own["end"] - own["start"]).dt.total_seconds().to_numpy()
+            lanes = _lanes(begin, length)
+            height = 0.8 / (max(lanes) + 1)
+            bars = axes.barh(
+                row - 0.4 + height * (np.array(lanes) + 0.5),
+                length,
+                height * 0.9,
+                left=begin,
+                color=OKABE_ITO[row % len(OKABE_ITO)],
+                edgecolor="white",
+                linewidth=0.5,
+            )
+            for bar, bad in zip(bars, failed[own.index], strict=True):
+                if bad:
+                    bar.set(hatch="xxxx", edgecolor=_INK, facecolor="white")
+        axes.set_yticks(range(len(tenants)), tenants)
+        axes.set_ylim(len(tenants) - 0.5, -0.5)
+        axes.grid(True, axis="x")
+        axes.grid(False, axis="y")
+        axes.set_xlim(left=0)
+        axes.set_xlabel("time since the first call began (s)")
+        if failed.any():
+            key = [Patch(facecolor="white", edgecolor=_INK, hatch="xxxx", label="not answered in full")]
+            figure.legend(handles=key, loc="outside upper right")
+    return _finished(figure)
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with mpl.rc_context(STYLE):
+        yield
+
+
+def _finished(figure: Figure) -> Figure:
+    """Take ``figure`` out of pyplot's hands: a notebook shows it once, where the cell names it."""
+    plt.close(figure)
+    return figure
+
+
+def _require_rows(spans: pd.DataFrame) -> None:
+    if spans.empty:
+        raise ValueError("there are no spans to draw; wait for the records first (stack.wait_for_records)")
+
+
+def _by_tenant_and_model(spans: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The column's sums as floats: a row per tenant, a column per model, both in alphabetical order."""
+    sums = spans.pivot_table(index="tenant_id", columns="model", values=column, aggfunc="sum", fill_value=0)
+    return sums.sort_index().sort_index(axis=1).astype(float)
+
+
+def _stacked_bars(axes: Axes, table: pd.DataFrame, number: str, *, shared: bool = False) -> None:
+    positions = np.arange(len(table))
+    bottom = np.zeros(len(table))
+    for index, model in enumerate(table.columns):
+        values = table[model].to_numpy()
+        bars = axes.bar(
+            positions,
+            values,
+            0.65,
+            bottom=bottom,
+            color=OKABE_ITO[index % len(OKABE_ITO)],
+            hatch=HATCHES[index % len(HATCHES)],
+            edgecolor="white",
+            label=model,
+        )
+        bottom += values
+    if len(table) <= _MAX_LABELLED:
+        _label_totals(axes, bars, bottom, number)
+    axes.set_xticks(positions, table.index, rotation=20, ha="right", rotation_mode="anchor")
+    # From zero, with room for the labels; panels that share the axis need the tallest of all.
+    axes.set_ylim(0, max(axes.get_ylim()[1] if shared else 0.0, 1.15 * bottom.max()) or 1.0)
+
+
+def _label_totals(axes: Axes, bars: BarContainer, totals: Iterable[float], number: str) -> None:
+    axes.bar_label(bars, [number.format(total) for total in totals], padding=2, color=_INK)
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper right", ncols=min(len(labels), 4))
+
+
+def _moments(first: Any, total: float) -> list[tuple[float, str, str]]:
+    """What to mark on a call: when, its name, and the side of the text, so that close ones do not collide."""
+    if pd.isna(first):
+        return [(total, "end", "center")]
+    return [(float(first), "first token", "right"), (total, "end", "left")]
+
+
+def _lanes(begin: Sequence[float], length: Sequence[float]) -> list[int]:
+    """For each interval, in order of begin, the lowest lane that is free again."""
+    free_at: list[float] = []
+    lanes = []
+    for start, duration in zip(begin, length, strict=True):
+        lane = next((index for index, free in enumerate(free_at) if free <= start), len(free_at))
+        free_at[lane : lane + 1] = [start + duration]
+        lanes.append(lane)
+    return lanes

@@ -1,0 +1,126 @@
+"""Run notebooks headless, one after the other, and say in one screen what their calls cost."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fcntl import LOCK_EX, LOCK_NB, flock
+from pathlib import Path
+from typing import Any, TextIO
+
+import nbformat
+import papermill
+
+from workbook.notebooks import Notebook, UsageError, Value
+from workbook.paths import BUILD_VARIABLE, build_dir
+from workbook.spans import cost_table, read_ledger
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_START_SECONDS = 60  # for a kernel
+
+
+class RunFailed(RuntimeError):
+    """A notebook stopped: ``notebook``, ``cell`` (its number among the code cells, from 1), ``output`` (path)."""
+
+    def __init__(self, notebook: Notebook, cell: int, error: str, output: Path) -> None:
+        super().__init__(f"{notebook.name}, code cell {cell}: {error}\n  executed up to there: {output}")
+        self.notebook = notebook
+        self.cell = cell
+        self.output = output
+
+
+def run(
+    notebooks: Sequence[Notebook],
+    parameters: Mapping[Notebook, Mapping[str, Value]],
+    *,
+    cell_timeout: int,
+    report: TextIO = sys.stdout,
+) -> None:
+    """Execute ``notebooks`` in order into ``build/notebooks``, reporting each on ``report``.
+
+    A progress bar shows the cells when ``report`` is a terminal. Ledgers of earlier runs are removed first.
+    ``cell_timeout`` is in seconds. Raises `RunFailed` at the first notebook that fails, `UsageError` when
+    another run is using the same build folder.
+    """
+    # The kernels inherit both: where to write, and to look for "python3" in this environment first.
+    os.environ[BUILD_VARIABLE] = str(build_dir())
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    with _alone():
+        ledgers = build_dir() / "ledger"
+        ledgers.mkdir(exist_ok=True)
+        for earlier in ledgers.glob("*.jsonl"):
+            earlier.unlink()
+        for number, notebook in enumerate(notebooks, start=1):
+            began = time.monotonic()
+            label = f"[{number}/{len(notebooks)}] {notebook.name}"
+            bar = {"desc": label, "file": report, "leave": False} if report.isatty() else False
+            _execute(notebook, parameters.get(notebook, {}), cell_timeout, bar)
+            print(f"{label}  passed in {time.monotonic() - began:.1f} s", file=report, flush=True)
+
+
+def cost_report() -> str:
+    """Calls, tokens and cost per tenant and model over every ledger in ``build/ledger``, as text."""
+    spans = read_ledger(build_dir() / "ledger")
+    if spans.empty:
+        return "No calls were recorded in this run."
+    table = cost_table(spans).rename(columns=lambda name: name.replace("_", " "))
+    table = table.rename(columns={"cost usd": "cost (USD)"})
+    return str(table.to_string(index=False, formatters={"cost (USD)": "{:.9f}".format}))
+
+
+def _execute(notebook: Notebook, values: Mapping[str, Value], cell_timeout: int, bar: Any) -> None:
+    output = build_dir() / "notebooks" / notebook.path.name
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.unlink(missing_ok=True)
+    try:
+        papermill.execute_notebook(
+            nbformat.read(notebook.path, as_version=4),
+            str(output).replace("{", "{{").replace("}", "}}"),  # papermill formats paths
+            parameters=dict(values),
+            kernel_name="python3",
+            cwd=str(notebook.path.parent),
+            progress_bar=bar,
+            start_timeout=_START_SECONDS,
+            execution_timeout=cell_timeout,
+            coalesce_streams=True,
+            # Kernels warn that their traffic is not encrypted. It stays on 127.0.0.1, and is signed.
+            extra_arguments=["--log-level=ERROR"],
+        )
+    except Exception as error:
+        # A failing cell, a dead kernel, a timeout: papermill has a class for the first only.
+        name, message = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
+        text = _COLOUR.sub("", f"{name}: {message}").strip()
+        raise RunFailed(notebook, _last_started_cell(output), text, output) from error
+
+
+def _last_started_cell(output: Path) -> int:
+    """The number of the code cell that ran last, not counting the one papermill adds for the parameters."""
+    if not output.exists():
+        return 0
+    cells = [
+        cell
+        for cell in nbformat.read(output, as_version=4).cells
+        if cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", ())
+    ]
+    started = [
+        number for number, cell in enumerate(cells, start=1) if cell.metadata.get("papermill", {}).get("start_time")
+    ]
+    return max(started, default=0)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Hold the build folder's lock; two runs in one folder would mix their ledgers."""
+    build_dir().mkdir(parents=True, exist_ok=True)
+    with (build_dir() / ".lock").open("w") as lock:
+        try:
+            flock(lock, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"another run is using {build_dir()}; wait for it, or choose another folder with --build"
+            ) from None
+        yield

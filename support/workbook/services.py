@@ -1,0 +1,292 @@
+"""The three programs that a notebook starts: the mock vLLM server, the OTLP receiver and the LiteLLM proxy.
+
+Each can be started alone (a notebook shows what happens without the others) or by `workbook.stack`. All of
+them are usable as ``with mock() as m:`` and across cells: ``m = mock("02").start()`` ... ``m.stop()``. Starting
+something under a name that is in use stops the earlier one first, so a cell can be run again.
+"""
+
+from __future__ import annotations
+
+import atexit
+import secrets
+import shutil
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+import httpx
+import yaml
+
+from workbook.children import Child, ChildDied
+from workbook.paths import DEPLOY, build_dir, shown
+from workbook.ports import HOST, free_port, require_free
+
+DEFAULT_CONFIG = DEPLOY / "litellm_config.yaml"
+
+_MOCK_SECONDS = 30.0
+_RECEIVER_SECONDS = 30.0
+_PROXY_SECONDS = 90.0  # importing the proxy takes six seconds on an idle machine with two cores
+_PORT_ATTEMPTS = 3
+
+
+class NotStarted(RuntimeError):
+    """Something was asked of a service that is not running."""
+
+
+class Managed(ABC):
+    """Something with a name that starts and stops, once at a time under that name."""
+
+    _running: ClassVar[dict[str, Managed]] = {}
+
+    def __init__(self, name: str) -> None:
+        if not name or Path(name).name != name or name.startswith("."):
+            raise ValueError(f"name {name!r} must be usable as the name of a folder, for example '03_wire'")
+        self.name = name
+
+    @abstractmethod
+    def _start(self) -> None: ...
+
+    @abstractmethod
+    def _stop(self) -> None: ...
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder with the logs, the configuration and the hashed keys of this run."""
+        return build_dir() / "runs" / self.name
+
+    @property
+    def running(self) -> bool:
+        """True between start and stop."""
+        return self._running.get(self.name) is self
+
+    def start(self) -> Self:
+        """Start, after stopping an earlier one of the same name; returns itself. Nothing is left on failure."""
+        if earlier := self._running.get(self.name):
+            earlier.stop()
+        shutil.rmtree(self.run_dir, ignore_errors=True)
+        self.run_dir.mkdir(parents=True, mode=0o700)
+        try:
+            self._start()
+        except BaseException:
+            self._stop()
+            raise
+        self._running[self.name] = self
+        return self
+
+    def stop(self) -> None:
+        """Stop, and return when everything is gone. Safe to call again."""
+        if self.running:
+            del self._running[self.name]
+        self._stop()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+@atexit.register
+def _stop_everything() -> None:
+    """A kernel that ends in order gives the proxy time to send its last spans."""
+    for service in list(Managed._running.values()):
+        service.stop()
+
+
+class Service(Managed):
+    """One child process. `launch` and `wait` are apart so that several can start at the same time."""
+
+    def __init__(self, name: str, program: str, *, port: int | None = None) -> None:
+        super().__init__(name)
+        self._program = program
+        self._port = port
+        self._child: Child | None = None
+
+    @abstractmethod
+    def launch(self) -> None:
+        """Start the process."""
+
+    @abstractmethod
+    def wait(self) -> None:
+        """Wait until it accepts requests; raises `ChildDied` or `ChildNotReady` with the log's last lines."""
+
+    def _start(self) -> None:
+        self.launch()
+        self.wait()
+
+    def _stop(self) -> None:
+        if self._child is not None:
+            self._child.stop()
+            self._child = None
+
+    def _launch(
+        self, command: Sequence[str], environment: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> None:
+        self._child = Child(self._program, command, log=self.log, environment=environment, cwd=cwd or self.run_dir)
+
+    @property
+    def child(self) -> Child:
+        """The running process; raises `NotStarted` when there is none."""
+        if self._child is None:
+            raise NotStarted(f"{self._program} {self.name!r} is not running; call start() first")
+        return self._child
+
+    @property
+    def log(self) -> Path:
+        """The file with everything that the process writes."""
+        return self.run_dir / f"{self._program}.log"
+
+    def __repr__(self) -> str:
+        return f"<{self._program} {self.name!r}: {'running' if self._child else 'not running'}>"
+
+
+class Mock(Service):
+    """``python -m mock_vllm`` with the arguments given to it."""
+
+    def __init__(self, name: str = "mock", *, args: Sequence[str] = (), port: int = 0) -> None:
+        super().__init__(name, "mock_vllm", port=port or None)
+        self._args = list(args)
+        self._url = ""
+
+    def launch(self) -> None:
+        if self._port:
+            require_free(self._port)
+        port = str(self._port or 0)
+        self._launch([sys.executable, "-m", "mock_vllm", "--port", port, *self._args])
+
+    def wait(self) -> None:
+        self._url = str(self.child.wait_for_announcement(_MOCK_SECONDS)["url"])
+
+    @property
+    def url(self) -> str:
+        """Where it listens, without ``/v1``."""
+        _ = self.child
+        return self._url
+
+
+class Receiver(Service):
+    """``python -m workbook.receiver``, writing to ``build/ledger/NAME.jsonl``, which starts empty."""
+
+    def __init__(self, name: str = "receiver", *, port: int = 0, grpc_port: int = 0) -> None:
+        super().__init__(name, "receiver", port=port or None)
+        self._grpc_port = grpc_port
+        self._urls: dict[str, Any] = {}
+
+    @property
+    def ledger(self) -> Path:
+        """The file with one span per line."""
+        return build_dir() / "ledger" / f"{self.name}.jsonl"
+
+    def launch(self) -> None:
+        for port in filter(None, (self._port, self._grpc_port)):
+            require_free(port)
+        self.ledger.parent.mkdir(parents=True, exist_ok=True)
+        self.ledger.write_bytes(b"")
+        self._launch(
+            [
+                *(sys.executable, "-m", "workbook.receiver", "--ledger", str(self.ledger)),
+                *("--port", str(self._port or 0), "--grpc-port", str(self._grpc_port)),
+            ]
+        )
+
+    def wait(self) -> None:
+        self._urls = self.child.wait_for_announcement(_RECEIVER_SECONDS)
+
+    def endpoint(self, protocol: str) -> str:
+        """The OTLP endpoint for ``protocol``: ``http/protobuf`` or ``grpc``."""
+        _ = self.child
+        return str(self._urls["grpc" if protocol == "grpc" else "http"])
+
+
+class Proxy(Service):
+    """``litellm --config CONFIG``: the real LiteLLM proxy, with one worker.
+
+    ``config`` is a path or a mapping, which is written to the run's folder as YAML. ``files`` (name to text) are
+    written beside it: LiteLLM finds a callback module there. The master key is made here and handed over in
+    the environment only.
+    """
+
+    def __init__(
+        self,
+        name: str = "proxy",
+        *,
+        config: Path | Mapping[str, Any] | None = None,
+        env: Mapping[str, str] | None = None,
+        files: Mapping[str, str] | None = None,
+        port: int | None = None,
+    ) -> None:
+        super().__init__(name, "litellm_proxy", port=port)
+        self._config = config if config is not None else DEFAULT_CONFIG
+        self._env = dict(env or {})
+        self._files = dict(files or {})
+        self._any_port = port is None
+        self.master_key = "sk-" + secrets.token_hex(24)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The variables that the proxy gets beside those every child gets; change them before it starts."""
+        return self._env
+
+    @property
+    def url(self) -> str:
+        """Where it listens, without ``/v1``."""
+        _ = self.child
+        return f"http://{HOST}:{self._port}"
+
+    def launch(self) -> None:
+        config = self._write_config()
+        if self._any_port:
+            self._port = free_port()
+        elif self._port:
+            require_free(self._port)
+        litellm = Path(sys.executable).with_name("litellm")
+        self._launch(
+            [
+                *(sys.executable, "-m", "workbook.supervise", "--"),
+                *(str(litellm), "--config", str(config), "--host", HOST, "--port", str(self._port)),
+            ],
+            {**self._env, "LITELLM_MASTER_KEY": self.master_key},
+        )
+
+    def wait(self) -> None:
+        for attempt in range(1, _PORT_ATTEMPTS + 1):
+            try:
+                self.child.wait_until(self._answers_to_our_key, _PROXY_SECONDS)
+                return
+            except ChildDied:
+                lost_the_port = "address already in use" in self.child.text()
+                if not (self._any_port and lost_the_port and attempt < _PORT_ATTEMPTS):
+                    raise
+                self.launch()
+
+    def _answers_to_our_key(self) -> bool | None:
+        """True when our proxy listens: no other program knows this run's master key."""
+        try:
+            answer = httpx.get(
+                f"{self.url}/v1/models",
+                headers={"Authorization": f"Bearer {self.master_key}"},
+                timeout=10,
+                trust_env=False,
+            )
+        except httpx.TransportError:
+            return None
+        return True if answer.status_code == httpx.codes.OK else None
+
+    def _write_config(self) -> Path:
+        for name, text in self._files.items():
+            (self.run_dir / name).write_text(text, encoding="utf-8")
+        if isinstance(self._config, Path):
+            if not self._config.is_file():
+                raise FileNotFoundError(
+                    f"proxy configuration {shown(self._config)} does not exist; the one that ships is "
+                    f"{shown(DEFAULT_CONFIG)}"
+                )
+            return self._config
+        path = self.run_dir / "config.yaml"
+        path.write_text(yaml.safe_dump(dict(self._config), sort_keys=False), encoding="utf-8")
+        return path

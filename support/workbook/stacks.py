@@ -1,0 +1,220 @@
+"""Everything a notebook needs to make LLM calls: mock vLLM, the LiteLLM proxy with the cost callback, a receiver.
+
+::
+
+    s = stack("03_wire").start()
+    s.client("tenant-acme").chat.completions.create(model="mistral-7b", messages=[...])
+    spans = s.wait_for_records(1)
+    s.stop()
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import httpx
+
+from workbook.paths import shown
+from workbook.services import Managed, Mock, NotStarted, Proxy, Receiver
+
+if TYPE_CHECKING:
+    import openai
+    import pandas as pd
+
+TENANTS = ("tenant-acme", "tenant-globex", "tenant-initech", "tenant-umbrella")
+
+# Spans wait this long at most before they are sent; a reader should not wait for the default of 5 s.
+_BATCH_DELAY_MS = "200"
+
+
+class RecordsMissing(TimeoutError):
+    """Fewer spans than expected reached the ledger in time."""
+
+
+class Stack(Managed):
+    """Mock vLLM, receiver and LiteLLM proxy, started together. Made by `stack`."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        config: Path | Mapping[str, Any] | None,
+        tenants: Sequence[str],
+        backend: str,
+        mock_args: Sequence[str],
+        env: Mapping[str, str] | None,
+        files: Mapping[str, str] | None,
+        proxy_port: int | None,
+        mock_port: int,
+        processor: Literal["simple", "batch"],
+        protocol: Literal["http/protobuf", "grpc"],
+    ) -> None:
+        super().__init__(name)
+        self._tenants = tuple(tenants)
+        self._backend = backend
+        self._protocol = protocol
+        self._processor = processor
+        self._env = dict(env or {})
+        self._keys: dict[str, str] = {}
+        self._mock = Mock(name, args=mock_args, port=mock_port) if backend == "mock" else None
+        self._receiver = Receiver(name)
+        self._proxy = Proxy(name, config=config, files=files, port=proxy_port)
+
+    def _start(self) -> None:
+        parts = [self._receiver] if self._mock is None else [self._mock, self._receiver]
+        for part in parts:
+            part.launch()
+        for part in parts:
+            part.wait()
+        self._proxy.env.update(self._proxy_environment())
+        self._proxy.launch()
+        self._keys = self._make_keys()  # while the proxy imports what it needs
+        self._proxy.wait()
+
+    def _stop(self) -> None:
+        # The proxy first: it sends its last spans to the receiver while it ends.
+        for part in (self._proxy, self._receiver, self._mock):
+            if part is not None:
+                part._stop()
+
+    def _proxy_environment(self) -> dict[str, str]:
+        backend = self._mock.url if self._mock else self._backend.rstrip("/").removesuffix("/v1")
+        return {
+            "VLLM_API_BASE": f"{backend}/v1",
+            "VLLM_API_KEY": "none",
+            "OTEL_COST_LOGGER_KEYS_FILE": str(self._keys_file),
+            "OTEL_COST_LOGGER_PROCESSOR": self._processor,
+            "OTEL_TRACES_EXPORTER": "otlp",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": self._protocol,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self._receiver.endpoint(self._protocol),
+            "OTEL_BSP_SCHEDULE_DELAY": _BATCH_DELAY_MS,
+            **self._env,
+        }
+
+    @property
+    def _keys_file(self) -> Path:
+        return self.run_dir / "keys.json"
+
+    def _make_keys(self) -> dict[str, str]:
+        from otel_cost_logger.auth import add_key  # imports LiteLLM, which takes seconds
+
+        return {tenant: add_key(self._keys_file, tenant) for tenant in self._tenants}
+
+    @property
+    def proxy_url(self) -> str:
+        """The proxy, without ``/v1``."""
+        return self._proxy.url
+
+    @property
+    def mock_url(self) -> str:
+        """The mock vLLM server, without ``/v1``; raises `NotStarted` when the backend is another one."""
+        if self._mock is None:
+            raise NotStarted(f"stack {self.name!r} has no mock: its backend is {self._backend}")
+        return self._mock.url
+
+    @property
+    def receiver_url(self) -> str:
+        """The OTLP endpoint that the proxy sends its spans to."""
+        return self._receiver.endpoint(self._protocol)
+
+    @property
+    def master_key(self) -> str:
+        """The operator's key of this proxy. Do not print it."""
+        return self._proxy.master_key
+
+    @property
+    def keys(self) -> Mapping[str, str]:
+        """Each tenant's API key. Do not print them."""
+        return self._keys
+
+    @property
+    def ledger(self) -> Path:
+        """The file that the spans arrive in, one JSON line each; it starts empty and outlives the stack."""
+        return self._receiver.ledger
+
+    @property
+    def logs(self) -> dict[str, Path]:
+        """The log of each process, by its name."""
+        parts = (self._mock, self._receiver, self._proxy)
+        return {part.log.stem: part.log for part in parts if part is not None}
+
+    def headers(self, tenant: str) -> dict[str, str]:
+        """The HTTP headers of a request by ``tenant``. Raises KeyError for a tenant without a key."""
+        if tenant not in self._keys:
+            known = ", ".join(self._keys) or "none, the stack is not running"
+            raise KeyError(f"no key for tenant {tenant!r}; known: {known}")
+        return {"Authorization": f"Bearer {self._keys[tenant]}"}
+
+    def http(self, tenant: str) -> httpx.Client:
+        """An HTTP client with the tenant's key: ``s.http(t).post("/v1/chat/completions", json=...)``."""
+        return httpx.Client(base_url=self.proxy_url, headers=self.headers(tenant), timeout=60, trust_env=False)
+
+    def client(self, tenant: str) -> openai.OpenAI:
+        """The official OpenAI client with the tenant's key, without retries: one call is one request."""
+        import openai
+
+        self.headers(tenant)  # the clear error for an unknown tenant
+        return openai.OpenAI(base_url=f"{self.proxy_url}/v1", api_key=self._keys[tenant], max_retries=0, timeout=60)
+
+    def wait_for_records(self, n: int, timeout: float = 30.0) -> pd.DataFrame:
+        """The spans in the ledger (see `spans.read_ledger`), as soon as there are ``n`` or more.
+
+        The proxy records a call after it has answered, so the last record is a moment late. Raises
+        `RecordsMissing` after ``timeout`` seconds.
+        """
+        from workbook.spans import read_ledger
+
+        deadline = time.monotonic() + timeout
+        while (arrived := self.ledger.read_bytes().count(b"\n")) < n:
+            if time.monotonic() > deadline:
+                logs = ", ".join(shown(log) for log in self.logs.values())
+                raise RecordsMissing(f"{arrived} of {n} records came within {timeout:g} s; logs: {logs}")
+            time.sleep(0.02)
+        return read_ledger(self.ledger)
+
+    def __repr__(self) -> str:
+        backend = "mock vLLM" if self._mock else self._backend
+        state = "running" if self.running else "not running"
+        return f"<stack {self.name!r}: {backend}, LiteLLM proxy, receiver; {state}; {len(self._tenants)} tenants>"
+
+
+def stack(
+    name: str = "stack",
+    *,
+    config: Path | Mapping[str, Any] | None = None,
+    tenants: Sequence[str] = TENANTS,
+    backend: str = "mock",
+    mock_args: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    files: Mapping[str, str] | None = None,
+    proxy_port: int | None = None,
+    mock_port: int = 0,
+    processor: Literal["simple", "batch"] = "batch",
+    protocol: Literal["http/protobuf", "grpc"] = "http/protobuf",
+) -> Stack:
+    """A stack, not yet started: use it in a ``with`` statement, or call its ``start`` and ``stop``.
+
+    ``name`` names its folder ``build/runs/NAME`` and its ledger ``build/ledger/NAME.jsonl``; both start empty.
+    ``config`` is a proxy configuration, as a path or as a mapping; the one that ships by default. ``files``
+    (name to text) are written beside a mapping's file: a callback module for the proxy, for example.
+    ``backend`` is ``"mock"`` or the URL of a real vLLM server. ``env`` is for the proxy and overrides what the
+    stack sets. Ports are free ones unless given; ``processor`` and ``protocol`` say how spans are sent.
+
+    Starting raises `PortTaken`, or `ChildDied` or `ChildNotReady` with the last lines of the child's log.
+    """
+    return Stack(
+        name,
+        config=config,
+        tenants=tenants,
+        backend=backend,
+        mock_args=mock_args,
+        env=env,
+        files=files,
+        proxy_port=proxy_port,
+        mock_port=mock_port,
+        processor=processor,
+        protocol=protocol,
+    )

@@ -1,0 +1,33 @@
+"""Shared by the tests of benchmarks: a result that is whole."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from benchmarks import provenance
+from benchmarks.results import Code, Conditions, Machine, Result, Validity
+
+
+@pytest.fixture
+def result() -> Result:
+    return Result(
+        schema_version=1,
+        run_id="0" * 32,
+        benchmark="example",
+        started=datetime(2026, 11, 23, 12, 0, tzinfo=UTC),
+        ended=datetime(2026, 11, 23, 12, 3, tzinfo=UTC),
+        code=Code(commit="a" * 40, dirty=False, sha256="b" * 64),
+        argv=["run", "example"],
+        parameters={"rounds": 20, "seconds": 1.5},
+        machine=Machine(label="2-core-example", **provenance.machine()),
+        conditions=Conditions(
+            load_average_before=[0.1, 0.2, 0.3], load_average_after=[1.0, 0.5, 0.4], cores_used_by_others_before=0.02
+        ),
+        packages={"litellm": "1.106.2"},
+        samples=[{"round": 0, "seconds": 1.5000000000000002, "errors": {}}],
+        summary={"ratio": {"median": 17.25}},
+        findings=["The first is 17.25 times the second."],
+        validity=Validity(valid=True, reasons=[], caveats=["a caveat"]),
+    )

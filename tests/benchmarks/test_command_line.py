@@ -1,0 +1,170 @@
+"""``python -m benchmarks``: what it offers, what it refuses, what it stores, and one real run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks import __main__ as command_line
+from benchmarks import benchmark as benchmark_module
+from benchmarks import run as run_module
+from benchmarks.benchmark import Benchmark, Measurement, Parameter, Parameters
+from benchmarks.results import Result, load_result
+from workbook.paths import ROOT
+
+Offer = Callable[..., int]
+
+
+def example(faults: list[str] | None = None, error: BaseException | None = None) -> Benchmark:
+    def measure(parameters: Parameters) -> Measurement:
+        if error:
+            raise error
+        return Measurement([dict(parameters)], {"sum": 3}, ["It was measured."], faults or [])
+
+    parameters = (Parameter("rounds", 20, 2, "pairs"), Parameter("pause_seconds", 1.5, 0, "between them"))
+    return Benchmark("example", "Does it measure?", parameters, measure, (benchmark_module,))
+
+
+@pytest.fixture
+def offer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Offer:
+    """Offer one benchmark on a quiet machine; returns a function that runs the command line."""
+
+    def offer(benchmark: Benchmark, *words: str) -> int:
+        monkeypatch.setattr(command_line, "BENCHMARKS", {benchmark.name: benchmark})
+        monkeypatch.setattr(run_module, "cores_used_by_others", lambda: 0.0)
+        return command_line.main(["run", benchmark.name, "--out", str(tmp_path), *words])
+
+    return offer
+
+
+def stored(tmp_path: Path) -> Result:
+    (path,) = tmp_path.glob("*/*.json")
+    return load_result(path)
+
+
+def test_the_module_runs_and_lists() -> None:
+    listed = subprocess.run([sys.executable, "-m", "benchmarks", "list"], cwd=ROOT, capture_output=True, text=True)
+    assert listed.returncode == 0
+    assert "mock_headroom" in listed.stdout
+    assert "at least five times" in listed.stdout
+    assert "--rounds 20" in listed.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "required: COMMAND"),
+        (["run"], "required: NAME"),
+        (["run", "guesswork"], "invalid choice: 'guesswork'"),
+        (["run", "mock_headroom", "--round", "20"], "unrecognized arguments: --round 20"),
+        (["run", "mock_headroom", "--rounds", "1"], "--rounds: must be a whole number, at least 2, got '1'"),
+        (["run", "mock_headroom", "--rounds", "2.5"], "--rounds: must be a whole number, at least 2, got '2.5'"),
+        (["run", "mock_headroom", "--seconds", "nan"], "--seconds: must be a number, at least 0.05, got 'nan'"),
+        (["run", "mock_headroom", "--seconds", "inf"], "--seconds: must be a number, at least 0.05, got 'inf'"),
+        (["run", "mock_headroom", "--machine", "../mine"], "--machine: must be lower-case letters"),
+    ],
+)
+def test_bad_input_is_refused(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        command_line.main(words)
+    assert refused.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_run_is_stored(offer: Offer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert offer(example(), "--machine", "my-kind", "--pause-seconds", "0.25") == 0
+    result = stored(tmp_path)
+    assert result.machine.label == "my-kind"
+    assert result.parameters == {"rounds": 20, "pause_seconds": 0.25}
+    assert result.samples == [{"rounds": 20, "pause_seconds": 0.25}]
+    assert result.argv == ["run", "example", "--out", "<path>", "--machine", "my-kind", "--pause-seconds", "0.25"]
+    assert result.started <= result.ended
+    assert result.started.utcoffset() is not None
+    assert result.validity.valid
+    printed = capsys.readouterr().out
+    assert "It was measured." in printed
+    assert "NOT FOR QUOTING" not in printed
+
+
+def test_a_faulty_run_is_stored_and_says_so(offer: Offer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert offer(example(faults=["half of it failed"])) == command_line.NOT_FOR_QUOTING
+    assert stored(tmp_path).validity.reasons == ["half of it failed"]
+    assert "NOT FOR QUOTING: half of it failed" in capsys.readouterr().out
+
+
+def test_a_busy_machine_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "cores_used_by_others", lambda: 0.7)
+    _, result = run_module.run(example(), {"rounds": 20}, root=tmp_path, label="busy", argv=[])
+    assert result.validity.reasons == ["busy machine: others used 0.70 cores before the start, more than 0.15"]
+
+
+@pytest.mark.parametrize(
+    ("commit", "caveat"),
+    [
+        (("a" * 40, True), ["the code differs from any commit"]),
+        ((None, None), ["no git checkout: the commit is not known"]),
+        (("a" * 40, False), []),
+    ],
+)
+def test_code_that_nobody_else_has_is_a_caveat(
+    commit: tuple[str | None, bool | None], caveat: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module.provenance, "commit", lambda: commit)
+    _, result = run_module.run(example(), {"rounds": 20}, root=tmp_path, label="here", argv=[])
+    assert result.validity.caveats == caveat
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (ConnectionError("the mock is gone"), 1, "example was not measured: the mock is gone"),
+        (KeyboardInterrupt(), command_line.INTERRUPTED, "example was interrupted; nothing is stored"),
+    ],
+)
+def test_a_run_that_fails_stores_nothing(
+    error: BaseException, code: int, message: str, offer: Offer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert offer(example(error=error)) == code
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.glob("*/*")) == []
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_measuring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    never = example(error=AssertionError("it was measured"))
+    monkeypatch.setattr(command_line, "BENCHMARKS", {"example": never})
+    assert command_line.main(["run", "example", "--out", str(tmp_path / "file")]) == 1
+    assert "example was not measured" in capsys.readouterr().err
+
+
+def test_mock_headroom_for_real(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two short rounds with the real mock, receiver and proxy: everything is counted, and nothing is to be quoted."""
+    monkeypatch.setenv("WORKBOOK_BUILD_DIR", str(tmp_path / "build"))
+    results = tmp_path / "results"
+    words = ["run", "mock_headroom", "--rounds", "2", "--seconds", "0.2", "--connections", "4", "--out", str(results)]
+    assert command_line.main(words) == command_line.NOT_FOR_QUOTING
+    result = stored(results)
+    assert "2 rounds are too few: an interval needs at least 10" in result.validity.reasons
+    assert "NOT FOR QUOTING: 2 rounds are too few" in capsys.readouterr().out
+    assert sorted((s["round"], s["shape"], s["arm"]) for s in result.samples) == sorted(
+        (number, shape, arm)
+        for number in range(2)
+        for shape in ("plain", "streamed")
+        for arm in ("mock", "mock_again", "proxy")
+    )
+    for sample in result.samples:
+        assert sample["errors"] == {}
+        assert sample["answered"] == sample["served_by_mock"] > 0
+        assert sample["spans"] == (sample["answered"] if sample["arm"] == "proxy" else 0)
+        assert sample["mock_cpu_seconds"] > 0
+        assert sample["seconds"] >= 0.2
+    assert result.summary["target"]["factor"] == 5
+    assert str(tmp_path) not in result.model_dump_json()
