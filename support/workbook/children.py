@@ -100,7 +100,7 @@ class Child:
         words = ["python" if word == sys.executable else word for word in self.command]
         return shlex.join(shown(Path(word)) if os.path.isabs(word) else word for word in words)
 
-    def wait_until(self, ready: Callable[[], _Ready | None], timeout: float, what: str = "ready") -> _Ready:
+    def wait_until(self, ready: Callable[[], _Ready | None], timeout: float) -> _Ready:
         """Ask ``ready`` until it answers something, and return that.
 
         Raises `ChildDied` as soon as the child ends, `ChildNotReady` after ``timeout`` seconds.
@@ -113,7 +113,7 @@ class Child:
             if ended is not None:
                 raise ChildDied(self, ended)
             if time.monotonic() > deadline:
-                raise ChildNotReady(self, f"was not {what} after {timeout:g} s")
+                raise ChildNotReady(self, f"was not ready after {timeout:g} s")
             time.sleep(0.02)
 
     def wait_for_announcement(self, timeout: float) -> dict[str, Any]:

@@ -23,21 +23,29 @@ _INHERITED = (
 )
 
 
-def _offline() -> dict[str, str]:
-    """What an operator sets (``offline.env``), and that requests to this machine use no HTTP proxy."""
+_HERE = "127.0.0.1,localhost"
+
+
+def _switches() -> dict[str, str]:
     lines = (DEPLOY / "offline.env").read_text(encoding="utf-8").splitlines()
-    switches = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-    here = "127.0.0.1,localhost"
-    return {**switches, "NO_PROXY": here, "no_proxy": here}
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
-OFFLINE: Mapping[str, str] = _offline()
+# What an operator sets too.
+OFFLINE: Mapping[str, str] = _switches()
 
 
 def go_offline() -> None:
-    """Set `OFFLINE` in this process, for libraries imported later; a value that is already set stays."""
+    """Set `OFFLINE` in this process, for libraries imported later; a value that is already set stays.
+
+    Requests to this machine also stop using an HTTP proxy.
+    """
     for name, value in OFFLINE.items():
         os.environ.setdefault(name, value)
+    for name in ("NO_PROXY", "no_proxy"):
+        excepted = os.environ.get(name, "")
+        if _HERE not in excepted:
+            os.environ[name] = f"{excepted},{_HERE}".lstrip(",")
 
 
 def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -127,28 +127,29 @@ def calls_timeline(spans: pd.DataFrame) -> Figure:
     Calls of one tenant that run at the same time are drawn above each other.
     """
     _require_rows(spans)
-    origin = spans["start"].min()
-    failed = ~spans["success"].fillna(False).astype(bool)
     tenants = sorted(spans["tenant_id"].unique())
+    calls = spans.sort_values("start").assign(
+        begin=(spans["start"] - spans["start"].min()).dt.total_seconds(),
+        length=(spans["end"] - spans["start"]).dt.total_seconds(),
+        failed=~spans["success"].fillna(False).astype(bool),
+    )
+    rows = [calls[calls["tenant_id"] == tenant] for tenant in tenants]
+    lanes = [_lanes(row["begin"], row["length"]) for row in rows]
+    height = 0.8 / (1 + max(max(taken) for taken in lanes))  # the same for all: it means nothing
     with _style():
         figure, axes = plt.subplots(figsize=(8, 1.2 + 0.7 * len(tenants)))
-        for row, tenant in enumerate(tenants):
-            own = spans[spans["tenant_id"] == tenant].sort_values("start")
-            begin = (own["start"] - origin).dt.total_seconds().to_numpy()
-            length = (own["end"] - own["start"]).dt.total_seconds().to_numpy()
-            lanes = _lanes(begin, length)
-            height = 0.8 / (max(lanes) + 1)
+        for place, (row, taken) in enumerate(zip(rows, lanes, strict=True)):
             bars = axes.barh(
-                row - 0.4 + height * (np.array(lanes) + 0.5),
-                length,
+                place + height * (np.array(taken) - max(taken) / 2),
+                row["length"],
                 height * 0.9,
-                left=begin,
-                color=OKABE_ITO[row % len(OKABE_ITO)],
+                left=row["begin"],
+                color=OKABE_ITO[place % len(OKABE_ITO)],
                 edgecolor="white",
                 linewidth=0.5,
             )
-            for bar, bad in zip(bars, failed[own.index], strict=True):
-                if bad:
+            for bar, failed in zip(bars, row["failed"], strict=True):
+                if failed:
                     bar.set(hatch="xxxx", edgecolor=_INK, facecolor="white")
         axes.set_yticks(range(len(tenants)), tenants)
         axes.set_ylim(len(tenants) - 0.5, -0.5)
@@ -156,7 +157,7 @@ def calls_timeline(spans: pd.DataFrame) -> Figure:
         axes.grid(False, axis="y")
         axes.set_xlim(left=0)
         axes.set_xlabel("time since the first call began (s)")
-        if failed.any():
+        if calls["failed"].any():
             key = [Patch(facecolor="white", edgecolor=_INK, hatch="xxxx", label="not answered in full")]
             figure.legend(handles=key, loc="outside upper right")
     return _finished(figure)

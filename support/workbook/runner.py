@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import nbformat
 import papermill
@@ -20,14 +20,19 @@ from workbook.paths import BUILD_VARIABLE, build_dir
 from workbook.spans import cost_table, read_ledger
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_POINTED_AT = re.compile(r"-+> *\d+ (.*)")  # IPython: "----> 2 assert ..."
 _START_SECONDS = 60  # for a kernel
 
 
 class RunFailed(RuntimeError):
-    """A notebook stopped: ``notebook``, ``cell`` (its number among the code cells, from 1), ``output`` (path)."""
+    """A notebook stopped: ``notebook``, ``cell`` (its number among the code cells, from 1), ``output`` (path).
+
+    ``cell`` is 0 when the kernel did not start.
+    """
 
     def __init__(self, notebook: Notebook, cell: int, error: str, output: Path) -> None:
-        super().__init__(f"{notebook.name}, code cell {cell}: {error}\n  executed up to there: {output}")
+        place = f"code cell {cell}" if cell else "before the first cell"
+        super().__init__(f"{notebook.name}, {place}: {error}\n  executed up to there: {output}")
         self.notebook = notebook
         self.cell = cell
         self.output = output
@@ -38,11 +43,10 @@ def run(
     parameters: Mapping[Notebook, Mapping[str, Value]],
     *,
     cell_timeout: int,
-    report: TextIO = sys.stdout,
 ) -> None:
-    """Execute ``notebooks`` in order into ``build/notebooks``, reporting each on ``report``.
+    """Execute ``notebooks`` in order into ``build/notebooks``, with a line on stdout for each.
 
-    A progress bar shows the cells when ``report`` is a terminal. Ledgers of earlier runs are removed first.
+    On a terminal a progress bar shows the cells. Ledgers of earlier runs are removed first.
     ``cell_timeout`` is in seconds. Raises `RunFailed` at the first notebook that fails, `UsageError` when
     another run is using the same build folder.
     """
@@ -57,9 +61,9 @@ def run(
         for number, notebook in enumerate(notebooks, start=1):
             began = time.monotonic()
             label = f"[{number}/{len(notebooks)}] {notebook.name}"
-            bar = {"desc": label, "file": report, "leave": False} if report.isatty() else False
+            bar = {"desc": label, "file": sys.stdout, "leave": False} if sys.stdout.isatty() else False
             _execute(notebook, parameters.get(notebook, {}), cell_timeout, bar)
-            print(f"{label}  passed in {time.monotonic() - began:.1f} s", file=report, flush=True)
+            print(f"{label}  passed in {time.monotonic() - began:.1f} s", flush=True)
 
 
 def cost_report() -> str:
@@ -93,8 +97,14 @@ def _execute(notebook: Notebook, values: Mapping[str, Value], cell_timeout: int,
     except Exception as error:
         # A failing cell, a dead kernel, a timeout: papermill has a class for the first only.
         name, message = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
-        text = _COLOUR.sub("", f"{name}: {message}").strip()
+        text = _COLOUR.sub("", f"{name}: {message or _failing_line(error)}").strip()
         raise RunFailed(notebook, _last_started_cell(output), text, output) from error
+
+
+def _failing_line(error: Exception) -> str:
+    """The line of the cell that the traceback points at: all that a bare ``assert`` has to say."""
+    lines = _COLOUR.sub("", "\n".join(getattr(error, "traceback", []))).splitlines()
+    return next((found[1] for line in lines if (found := _POINTED_AT.match(line))), "")
 
 
 def _last_started_cell(output: Path) -> int:

@@ -270,7 +270,7 @@ class Proxy(Service):
             answer = httpx.get(
                 f"{self.url}/v1/models",
                 headers={"Authorization": f"Bearer {self.master_key}"},
-                timeout=10,
+                timeout=2,  # another program may hold the port and never answer
                 trust_env=False,
             )
         except httpx.TransportError:

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -162,18 +162,39 @@ class Stack(Managed):
     def wait_for_records(self, n: int, timeout: float = 30.0) -> pd.DataFrame:
         """The spans in the ledger (see `spans.read_ledger`), as soon as there are ``n`` or more.
 
-        The proxy records a call after it has answered, so the last record is a moment late. Raises
-        `RecordsMissing` after ``timeout`` seconds.
+        The proxy records a call after it has answered, so the last record is a moment late, and those of calls
+        made before may still be on their way. Raises `RecordsMissing` after ``timeout`` seconds.
         """
         from workbook.spans import read_ledger
 
+        def arrived() -> int:
+            return self.ledger.read_bytes().count(b"\n")
+
+        self._wait(lambda: arrived() >= n, lambda: f"{arrived()} of {n} records came", timeout)
+        return read_ledger(self.ledger)
+
+    def wait_for_call(self, call_id: str, timeout: float = 30.0) -> pd.Series:
+        """The record of one call, as soon as it is in the ledger; a row of `wait_for_records`.
+
+        The proxy names each call in its answer's header ``x-litellm-call-id``. Raises `RecordsMissing` after
+        ``timeout`` seconds.
+        """
+        from workbook.spans import read_ledger
+
+        def arrived() -> bool:
+            return any(call_id.encode() in line for line in self.ledger.read_bytes().split(b"\n")[:-1])
+
+        self._wait(arrived, lambda: f"no record of call {call_id} came", timeout)
+        spans = read_ledger(self.ledger)
+        return spans[spans["call_id"] == call_id].iloc[0]
+
+    def _wait(self, condition: Callable[[], bool], missing: Callable[[], str], timeout: float) -> None:
         deadline = time.monotonic() + timeout
-        while (arrived := self.ledger.read_bytes().count(b"\n")) < n:
+        while not condition():
             if time.monotonic() > deadline:
                 logs = ", ".join(shown(log) for log in self.logs.values())
-                raise RecordsMissing(f"{arrived} of {n} records came within {timeout:g} s; logs: {logs}")
+                raise RecordsMissing(f"{missing()} within {timeout:g} s; logs: {logs}")
             time.sleep(0.02)
-        return read_ledger(self.ledger)
 
     def __repr__(self) -> str:
         backend = "mock vLLM" if self._mock else self._backend

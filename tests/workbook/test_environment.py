@@ -9,9 +9,9 @@ from workbook.environment import OFFLINE, child_environment
 
 def test_importing_the_workbook_switches_off_what_calls_home() -> None:
     code = "import os, workbook; print(os.environ['LITELLM_LOCAL_MODEL_COST_MAP'], os.environ['NO_PROXY'])"
-    clean = {"PATH": os.environ["PATH"]}
-    said = subprocess.run([sys.executable, "-c", code], env=clean, capture_output=True, text=True, check=True)
-    assert said.stdout.split() == ["True", "127.0.0.1,localhost"]
+    shell = {"PATH": os.environ["PATH"], "NO_PROXY": "intranet"}
+    said = subprocess.run([sys.executable, "-c", code], env=shell, capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["True", "intranet,127.0.0.1,localhost"]
 
 
 def test_children_get_no_secret_and_no_setting_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,15 @@ def test_bars_stand_on_each_other(spans: pd.DataFrame) -> None:
     assert [bar.get_y() for bar in upper] == [bar.get_height() for bar in lower]
 
 
+def test_no_bar_and_no_label_is_cut_off(spans: pd.DataFrame) -> None:
+    """The tallest bar is in the second panel, and the panels share their axis."""
+    tall = spans.assign(completion_tokens=spans["completion_tokens"] * 100)
+    for figure in (figures.tokens(spans), figures.tokens(tall), figures.cost(spans)):
+        for axes in figure.axes:
+            tops = [bar.get_y() + bar.get_height() for bars in axes.containers for bar in bars]
+            assert axes.get_ylim()[1] > 1.1 * max(tops)
+
+
 @pytest.mark.parametrize(
     ("times", "unit", "label"),
     [(1, "micro-USD", "5"), (1_000, "milli-USD", "5"), (10**6, "USD", "5"), (10**9, "USD", "5,000")],

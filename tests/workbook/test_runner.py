@@ -87,10 +87,25 @@ def test_a_failing_cell_is_named_as_the_reader_sees_it(
     assert not (build / "notebooks" / "02_second.ipynb").exists()
 
 
+def test_a_bare_assert_shows_its_line(build: Path, notebook: Callable[..., Path]) -> None:
+    done = workbook("run", notebook("01_first", "", "x = 1\nassert x == 2\nprint()"), build=build)
+    assert "FAILED  01_first, code cell 1: AssertionError: assert x == 2\n" in done.stderr
+
+
 def test_a_dead_kernel_is_a_failure(build: Path, notebook: Callable[..., Path]) -> None:
     done = workbook("run", notebook("01_first", "", "1", "import os; os.kill(os.getpid(), 9)", "2"), build=build)
     assert done.returncode == 1
     assert "FAILED  01_first, code cell 2: DeadKernelError: Kernel died" in done.stderr
+
+
+def test_a_kernel_that_does_not_start_is_a_failure(
+    build: Path, notebook: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ipykernel_launcher.py").write_text("raise SystemExit('broken')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = workbook("run", notebook("01_first", "", "1"), build=build)
+    assert done.returncode == 1
+    assert "FAILED  01_first, before the first cell: RuntimeError: Kernel died" in done.stderr
 
 
 def test_a_cell_that_takes_too_long_is_a_failure(build: Path, notebook: Callable[..., Path]) -> None:

@@ -1,0 +1,117 @@
+"""Every notebook runs, headless and without a network, and still gives the outputs that are stored in it."""
+
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from workbook.paths import BUILD_VARIABLE
+from workbook.spans import read_ledger
+
+# Notebooks whose outputs differ from run to run, each with the reason. Their cells must still run (nbval's lax
+# mode); the outputs of all the others must be the stored ones, to the letter (strict mode).
+NOT_DETERMINISTIC: dict[str, str] = {}
+
+WHOLE_WORKBOOK_SECONDS = 600
+
+# A process in a network namespace of its own sees a loopback device, which is down.
+_LOOPBACK_UP = """
+import fcntl, os, socket, struct, sys
+SIOCSIFFLAGS, IFF_UP, IFF_RUNNING = 0x8914, 0x1, 0x40  # <linux/sockios.h>, <linux/if.h>
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as anything:
+    fcntl.ioctl(anything, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP | IFF_RUNNING))
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+_OFFLINE = ["unshare", "--map-root-user", "--net", sys.executable, "-c", _LOOPBACK_UP]
+
+
+def can_unshare() -> bool:
+    """True where this user may make a network namespace; some containers forbid it."""
+    try:
+        return subprocess.run([*_OFFLINE, sys.executable, "-c", ""], capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+@dataclass
+class HeadlessRun:
+    """What `python -m workbook run` did."""
+
+    build: Path
+    returncode: int
+    said: str
+
+
+@pytest.fixture(scope="module")
+def headless_run(tmp_path_factory: pytest.TempPathFactory) -> HeadlessRun:
+    """The whole workbook, executed once for this module; without any network where that can be arranged."""
+    build = tmp_path_factory.mktemp("headless") / "build"
+    command = [sys.executable, "-m", "workbook", "run", "--build", str(build)]
+    done = subprocess.run(
+        [*(_OFFLINE if can_unshare() else []), *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return HeadlessRun(build, done.returncode, done.stdout)
+
+
+@pytest.mark.timeout(WHOLE_WORKBOOK_SECONDS)
+def test_it_runs_headless(headless_run: HeadlessRun, notebook_path: Path) -> None:
+    assert f" {notebook_path.stem}  passed in " in headless_run.said, headless_run.said
+    executed = nbformat.read(headless_run.build / "notebooks" / notebook_path.name, as_version=4)
+    counts = [cell.execution_count for cell in executed.cells if cell.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1))
+    assert counts
+
+
+@pytest.mark.timeout(WHOLE_WORKBOOK_SECONDS)
+def test_the_run_leaves_ledger_figures_and_a_cost_table(headless_run: HeadlessRun) -> None:
+    assert headless_run.returncode == 0, headless_run.said
+    assert len(read_ledger(headless_run.build / "ledger")) > 0
+    assert [path.suffix for path in (headless_run.build / "figures").iterdir()]
+    assert "cost (USD)" in headless_run.said
+    assert len(headless_run.said.splitlines()) < 40, "one screen"
+
+
+@pytest.mark.skipif(not can_unshare(), reason="this user may not make a network namespace")
+def test_that_run_had_no_network() -> None:
+    look = "import socket; socket.create_server(('127.0.0.1', 0)); socket.create_connection(('192.0.2.1', 80))"
+    tried = subprocess.run([*_OFFLINE, sys.executable, "-c", look], capture_output=True, text=True)
+    assert "Network is unreachable" in tried.stderr
+
+
+@pytest.mark.timeout(WHOLE_WORKBOOK_SECONDS)
+def test_it_gives_its_stored_outputs(notebook_path: Path, tmp_path: Path) -> None:
+    mode = "--nbval-lax" if notebook_path.stem in NOT_DETERMINISTIC else "--nbval"
+    results = tmp_path / "results.xml"
+    # Isolated from this project's own test settings; nbval sees one notebook, and no Python file.
+    command = [
+        *(sys.executable, "-m", "pytest", "-c", os.devnull, f"--rootdir={notebook_path.parent}"),
+        *("-p", "no:cacheprovider", "-p", "no:python", mode, "--nbval-current-env", "--nbval-cell-timeout=120"),
+        *(f"--junit-xml={results}", str(notebook_path)),
+    ]
+    done = subprocess.run(
+        command,
+        env={**os.environ, BUILD_VARIABLE: str(tmp_path / "build")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    [suite] = ET.parse(results).getroot().iter("testsuite")
+    cells = [cell for cell in nbformat.read(notebook_path, as_version=4).cells if cell.cell_type == "code"]
+    assert (int(suite.attrib["tests"]), int(suite.attrib["skipped"])) == (len(cells), 0)
+    assert cells
+
+
+def test_the_exceptions_are_notebooks_that_exist(notebook_paths: list[Path]) -> None:
+    assert NOT_DETERMINISTIC.keys() <= {path.stem for path in notebook_paths}
+    assert all(NOT_DETERMINISTIC.values()), "each needs its reason"
