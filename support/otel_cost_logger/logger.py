@@ -94,6 +94,7 @@ class OtelCostLogger(CustomLogger):
         litellm.global_disable_no_log_param = True
 
         def expect_report() -> None:
+            self._tracer()  # from the first call on, so that a SIGTERM right after its answer finds its handler
             if is_llm_call(call_type):
                 self._in_flight.begin(_request_key(data, user_api_key_dict), {"call_type": call_type, **data})
 

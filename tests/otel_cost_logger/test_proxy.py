@@ -331,11 +331,12 @@ def test_every_endpoint_leaves_one_record_with_usage(
     assert row["prompt_tokens"] > 0
 
 
-def test_an_ordinary_kill_loses_nothing(running: Stack) -> None:
+@pytest.mark.parametrize("calls", [1, 5])
+def test_an_ordinary_kill_loses_nothing(running: Stack, calls: int) -> None:
     """With a batch that would wait for an hour, the spans are there after the proxy has ended."""
     with stack("proxy-killed", backend=running.mock_url, env={"OTEL_BSP_SCHEDULE_DELAY": "3600000"}) as doomed:
         client = doomed.http("tenant-acme")
-        for _ in range(5):
+        for _ in range(calls):
             assert client.post("/v1/chat/completions", json=ask()).status_code == 200
         assert doomed.ledger.read_bytes() == b""
-    assert len(read_ledger(doomed.ledger)) == 5
+    assert len(read_ledger(doomed.ledger)) == calls

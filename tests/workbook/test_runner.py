@@ -44,7 +44,7 @@ def test_it_executes_in_order_and_reports_the_cost(build: Path, notebook: Callab
 
     done = workbook("run", first, second, build=build)
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("[1/2] 01_first  passed in ")
     assert lines[1].startswith("[2/2] 02_second  passed in ")
@@ -80,7 +80,7 @@ def test_a_failing_cell_is_named_as_the_reader_sees_it(
     done = workbook("run", failing, never, *parameters, build=build)
     assert done.returncode == 1
     partial = build / "notebooks" / "01_first.ipynb"
-    assert done.stderr == (
+    assert done.stderr.endswith(  # a kernel may have something to say before
         f"FAILED  01_first, code cell 3: ValueError: not\nenough\n  executed up to there: {partial}\n"
     )
     assert nbformat.read(partial, as_version=4).cells[-1].execution_count is None
