@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import litellm
@@ -159,13 +160,15 @@ class OtelCostLogger(CustomLogger):
 
     def _emit_all(self, records: list[CallRecord | None]) -> None:
         for record in records:
-            if record is None:
-                continue
-            if not self._seen.first_time(record):
-                self._count("repeated")
-                continue
-            emit_span(self._tracer(), record, genai=self._settings.genai_spans)
-            self._count("recorded")
+            if record is not None:
+                self._guarded(partial(self._emit, record))  # each by itself: one that is lost takes no other with it
+
+    def _emit(self, record: CallRecord) -> None:
+        if not self._seen.first_time(record):
+            self._count("repeated")
+            return
+        emit_span(self._tracer(), record, genai=self._settings.genai_spans)
+        self._count("recorded")
 
     def _tracer(self) -> Tracer:
         provider = self._tracer_provider or get_tracer_provider()
