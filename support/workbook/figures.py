@@ -206,7 +206,7 @@ def _stacked_bars(axes: Axes, table: pd.DataFrame, number: str, *, shared: bool 
         _label_totals(axes, bars, bottom, number)
     axes.set_xticks(positions, table.index, rotation=20, ha="right", rotation_mode="anchor")
     # From zero, with room for the labels; panels that share the axis need the tallest of all.
-    axes.set_ylim(0, max(axes.get_ylim()[1] if shared else 0.0, 1.15 * bottom.max()) or 1.0)
+    axes.set_ylim(0, max(axes.get_ylim()[1] if shared else 0.0, 1.15 * max(bottom)) or 1.0)
 
 
 def _label_totals(axes: Axes, bars: BarContainer, totals: Iterable[float], number: str) -> None:
