@@ -46,8 +46,7 @@ class ChatCall(GeneratingCall):
     def __init__(self, body: Any, headers: Mapping[str, str], settings: Settings) -> None:
         """Raises `ApiError`, in the order in which vLLM finds what is wrong."""
         body = validation.checked_body(body, _FIELDS, required=("messages",))
-        if body.get("stream_options") and not body.get("stream"):
-            raise bad_parameter("Stream options can only be defined when `stream=True`.", "stream_options")
+        validation.check_stream_options(body)
         top = _top_logprobs(body)
         check_tools(body)
         validation.check_messages(body["messages"], settings.model_name)

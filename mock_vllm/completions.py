@@ -48,8 +48,7 @@ class CompletionsCall(GeneratingCall):
     def __init__(self, body: Any, headers: Mapping[str, str], settings: Settings) -> None:
         """Raises `ApiError`."""
         body = validation.checked_body(body, _FIELDS)
-        if body.get("stream_options") and not body.get("stream"):
-            raise bad_parameter("Stream options can only be defined when `stream=True`.", "stream_options")
+        validation.check_stream_options(body)
         self._top_logprobs: int | None = body.get("logprobs")
         if self._top_logprobs is not None and self._top_logprobs < -1:
             raise bad_parameter("`logprobs` must be a positive value or -1.", "logprobs", self._top_logprobs)

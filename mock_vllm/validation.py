@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field, TypeAdapter, ValidationError
 from starlette.requests import Request
 
-from mock_vllm.errors import ApiError, malformed
+from mock_vllm.errors import ApiError, bad_parameter, malformed
 
 # pydantic's error type, the location, pydantic's message, the input
 _Problem = tuple[str, tuple[str | int, ...], str, Any]
@@ -115,6 +115,12 @@ def checked_body(body: Any, fields: Mapping[str, FieldType], required: tuple[str
     if problems:
         raise _problems(problems)
     return {**body, **coerced} if coerced else body
+
+
+def check_stream_options(body: Mapping[str, Any]) -> None:
+    """Raises `ApiError` for options of a stream that was not asked for."""
+    if body.get("stream_options") and not body.get("stream"):
+        raise bad_parameter("Stream options can only be defined when `stream=True`.", "stream_options")
 
 
 def check_messages(messages: list[Any], model_name: str) -> None:
