@@ -25,7 +25,7 @@ from opentelemetry.trace import Tracer
 
 from otel_cost_logger.inflight import InFlight
 from otel_cost_logger.once import PendingFailures, Seen
-from otel_cost_logger.provider import SCOPE, get_tracer_provider, plugin_version
+from otel_cost_logger.provider import cost_tracer, get_tracer_provider
 from otel_cost_logger.record import CallRecord, build_record, is_llm_call, record_of_abandoned
 from otel_cost_logger.settings import Settings
 from otel_cost_logger.span import emit_span
@@ -171,8 +171,7 @@ class OtelCostLogger(CustomLogger):
         self._count("recorded")
 
     def _tracer(self) -> Tracer:
-        provider = self._tracer_provider or get_tracer_provider()
-        return provider.get_tracer(SCOPE, plugin_version())
+        return cost_tracer(self._tracer_provider or get_tracer_provider())
 
     def _guarded(self, action: Callable[[], None]) -> None:
         try:

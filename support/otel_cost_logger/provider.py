@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
@@ -23,6 +23,7 @@ from opentelemetry.sdk.trace.export import (
     SpanExporter,
 )
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.trace import Tracer
 
 from otel_cost_logger.settings import BATCH, CONSOLE, GRPC, SIMPLE, Settings
 from otel_cost_logger.termination import FlushOnTermination
@@ -55,6 +56,12 @@ def get_tracer_provider() -> TracerProvider:
             if _provider is None:
                 _provider = build_provider(Settings.from_environment())
     return _provider
+
+
+@lru_cache(maxsize=8)
+def cost_tracer(provider: TracerProvider) -> Tracer:
+    """The tracer of cost spans of ``provider``; made once for each, because the SDK would make a new one each time."""
+    return provider.get_tracer(SCOPE, plugin_version())
 
 
 def build_provider(settings: Settings) -> TracerProvider:
