@@ -22,10 +22,10 @@ from typing import Any, TypeVar
 
 from workbook.environment import child_environment
 from workbook.paths import shown
+from workbook.terminal import without_colours
 
 _Ready = TypeVar("_Ready")
 _TAIL_LINES = 20
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # An exception as Python prints it; that a task was cancelled is never the reason.
 _REASON = re.compile(r"^(?!.*CancelledError)(?:\w+\.)*\w*(?:Error|Exception)\b.*", re.MULTILINE)
 
@@ -129,7 +129,7 @@ class Child:
 
     def text(self) -> str:
         """The log so far, without terminal colours."""
-        return _COLOUR.sub("", self.log.read_text(encoding="utf-8", errors="replace"))
+        return without_colours(self.log.read_text(encoding="utf-8", errors="replace"))
 
     def tail(self) -> str:
         """The last lines of the log."""

@@ -18,8 +18,8 @@ import papermill
 from workbook.notebooks import Notebook, UsageError, Value
 from workbook.paths import BUILD_VARIABLE, build_dir
 from workbook.spans import cost_table, read_ledger
+from workbook.terminal import without_colours
 
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _POINTED_AT = re.compile(r"-+> *\d+ (.*)")  # IPython: "----> 2 assert ..."
 _START_SECONDS = 60  # for a kernel
 
@@ -97,13 +97,13 @@ def _execute(notebook: Notebook, values: Mapping[str, Value], cell_timeout: int,
     except Exception as error:
         # A failing cell, a dead kernel, a timeout: papermill has a class for the first only.
         name, message = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
-        text = _COLOUR.sub("", f"{name}: {message or _failing_line(error)}").strip()
+        text = without_colours(f"{name}: {message or _failing_line(error)}").strip()
         raise RunFailed(notebook, _last_started_cell(output), text, output) from error
 
 
 def _failing_line(error: Exception) -> str:
     """The line of the cell that the traceback points at: all that a bare ``assert`` has to say."""
-    lines = _COLOUR.sub("", "\n".join(getattr(error, "traceback", []))).splitlines()
+    lines = without_colours("\n".join(getattr(error, "traceback", []))).splitlines()
     return next((found[1] for line in lines if (found := _POINTED_AT.match(line))), "")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +149,12 @@ def _value(encoded: dict[str, Any]) -> Any:
     return None
 
 
-def _schema() -> tuple[dict[str, str], dict[str, str]]:
-    """From attribute name to field, and from field to type. A field's first attribute is its own."""
+@cache
+def _schema() -> tuple[dict[str, str], dict[str, str], frozenset[str]]:
+    """From attribute name to field, from field to type, and the names that repeat a field under another name.
+
+    A field's first attribute is its own.
+    """
     from otel_cost_logger.attributes import SCHEMA  # imports LiteLLM, which takes seconds
 
     types: dict[str, str] = {}
@@ -158,19 +163,16 @@ def _schema() -> tuple[dict[str, str], dict[str, str]]:
         if attribute.field not in types:
             types[attribute.field] = attribute.type
             fields[attribute.name] = attribute.field
-    return fields, types
+    return fields, types, frozenset(attribute.name for attribute in SCHEMA) - fields.keys()
 
 
 def _as_fields(attributes: dict[str, Any]) -> dict[str, Any]:
-    from otel_cost_logger.attributes import SCHEMA
-
-    fields, _ = _schema()
-    repeated = {attribute.name for attribute in SCHEMA} - fields.keys()
+    fields, _, repeated = _schema()
     return {fields.get(name, name): value for name, value in attributes.items() if name not in repeated}
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
-    _, types = _schema()
+    _, types, _ = _schema()
     others = [name for name in frame.columns if name not in _SPAN_COLUMNS and name not in types]
     frame = frame.reindex(columns=[*_SPAN_COLUMNS, *types, *others])
     for moment in ("start", "end"):
