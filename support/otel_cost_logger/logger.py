@@ -23,12 +23,14 @@ from litellm.integrations.custom_logger import CustomLogger
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Tracer
 
+from otel_cost_logger.ids import PlannedIds
 from otel_cost_logger.inflight import InFlight
 from otel_cost_logger.once import PendingFailures, Seen
 from otel_cost_logger.provider import cost_tracer, get_tracer_provider
 from otel_cost_logger.record import CallRecord, build_record, is_llm_call, record_of_abandoned
 from otel_cost_logger.settings import Settings
 from otel_cost_logger.span import emit_span
+from otel_cost_logger.upstream import with_stream_usage, with_trace_context
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +49,8 @@ class OtelCostLogger(CustomLogger):
 
     ``settings`` default to the environment (see `settings`); raises `settings.SettingsError` when a variable
     has a value that cannot be used, so that a misconfigured proxy stops at its start. ``tracer_provider``
-    defaults to this process's private one.
+    defaults to this process's private one; the engine's spans join the cost spans of one that
+    `provider.build_provider` made.
     """
 
     def __init__(self, settings: Settings | None = None, tracer_provider: TracerProvider | None = None) -> None:
@@ -86,6 +89,21 @@ class OtelCostLogger(CustomLogger):
     async def async_log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """An attempt failed, or the proxy rejected the request."""
         self._failed(kwargs, response_obj, start_time, end_time)
+
+    async def async_pre_call_deployment_hook(self, kwargs: Any, call_type: Any) -> Any:
+        """An attempt is about to be sent: the engine is told the cost span's context, and to count as it goes."""
+        try:
+            request = with_stream_usage(kwargs, call_type, behind_proxy=_behind_proxy())
+            ids = self._provider().id_generator
+            # Ids of another generator could not be given to the span later.
+            return (
+                with_trace_context(request, ids)
+                if self._settings.propagate and isinstance(ids, PlannedIds)
+                else request
+            )
+        except Exception:
+            _log.exception("the engine was not told the trace context of a call; its record is not affected")
+            return kwargs
 
     # Hooks of the proxy alone.
 
@@ -170,8 +188,11 @@ class OtelCostLogger(CustomLogger):
         emit_span(self._tracer(), record, genai=self._settings.genai_spans)
         self._count("recorded")
 
+    def _provider(self) -> TracerProvider:
+        return self._tracer_provider or get_tracer_provider()
+
     def _tracer(self) -> Tracer:
-        return cost_tracer(self._tracer_provider or get_tracer_provider())
+        return cost_tracer(self._provider())
 
     def _guarded(self, action: Callable[[], None]) -> None:
         try:

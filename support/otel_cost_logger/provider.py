@@ -25,6 +25,7 @@ from opentelemetry.sdk.trace.export import (
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import Tracer
 
+from otel_cost_logger.ids import PlannedIds
 from otel_cost_logger.settings import BATCH, CONSOLE, GRPC, SIMPLE, Settings
 from otel_cost_logger.termination import FlushOnTermination
 
@@ -72,6 +73,7 @@ def build_provider(settings: Settings) -> TracerProvider:
     provider = TracerProvider(
         resource=_resource(),
         sampler=ALWAYS_ON,  # a record that pays for something is never sampled away
+        id_generator=PlannedIds(),
         span_limits=SpanLimits(max_span_attributes=unlimited, max_span_attribute_length=unlimited),
     )
     for name in settings.exporters:

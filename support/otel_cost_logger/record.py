@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from litellm.constants import LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL
 
+from otel_cost_logger.planned import PlannedSpan, planned_for, planned_for_logging_object
 from otel_cost_logger.pricing import Cost, cost_of
 
 SCHEMA_VERSION = "1"
@@ -68,6 +69,7 @@ class CallRecord:
     call_type: str
     operation: str
     stream: bool
+    choice_count: int
     model: str
     model_served: str | None
     provider: str | None
@@ -94,6 +96,7 @@ class CallRecord:
     server_address: str | None
     server_port: int | None
     traceparent: str | None
+    planned: PlannedSpan | None
     schema_version: str = SCHEMA_VERSION
 
     @property
@@ -146,7 +149,7 @@ def build_record(
     call = _mapping(kwargs)
     payload = _mapping(call.get("standard_logging_object"))
     params = _mapping(call.get("litellm_params"))
-    metadata = {**_mapping(params.get("litellm_metadata")), **_mapping(params.get("metadata"))}
+    metadata = _metadata(params)
     identity = _mapping(payload.get("metadata")) or metadata
     problem = _mapping(payload.get("error_information"))
 
@@ -159,6 +162,8 @@ def build_record(
     usage = _mapping(_mapping(payload.get("metadata")).get("usage_object"))
     prompt, completion, total = _tokens(payload, response)
     stream = bool(call.get("stream") or payload.get("stream"))
+    choice_count = _count(call.get("n") or _mapping(call.get("optional_params")).get("n")) or 1
+    planned = planned_for(call)
     start_ns, end_ns = _interval(payload, start_time, end_time)
     # Set when the proxy itself refused the request: wrong key, unknown model, malformed body.
     refused = failed and bool(call.get(LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL))
@@ -171,6 +176,7 @@ def build_record(
         call_type=call_type,
         operation=_OPERATIONS.get(_sync_name(call_type), call_type),
         stream=stream,
+        choice_count=choice_count,
         model=clean(payload.get("model_group") or metadata.get("model_group") or call.get("model")) or "unknown",
         model_served=(None if refused else clean(call.get("model"))) or None,
         provider=clean(call.get("custom_llm_provider") or payload.get("custom_llm_provider")) or None,
@@ -183,7 +189,7 @@ def build_record(
         total_tokens=total,
         cached_tokens=_detail(usage, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens"),
         reasoning_tokens=_detail(usage, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens"),
-        usage_source=_usage_source(call, call_type, outcome, stream=stream, total=total),
+        usage_source=_usage_source(call, call_type, outcome, stream=stream, choices=choice_count, total=total),
         cost=cost_of(payload, params, used_tokens=total > 0),
         start_ns=start_ns,
         end_ns=end_ns,
@@ -196,7 +202,8 @@ def build_record(
         error=_error(call, payload, problem, error_type, error_status, keep_error_message) if failed else None,
         server_address=address,
         server_port=port,
-        traceparent=_traceparent(params, metadata),
+        traceparent=planned.parent if planned else caller_traceparent(params),
+        planned=planned,
     )
 
 
@@ -219,12 +226,24 @@ def record_of_abandoned(request: Mapping[Any, Any], ended_ns: int) -> CallRecord
             "error_information": {"error_class": "ClientDisconnected", "error_code": "499"},
         },
     }
+    if planned := planned_for_logging_object(request.get("litellm_logging_obj")):
+        kwargs |= planned.as_detail()
     return build_record(kwargs, None, None, None, failed=False, behind_proxy=True)
 
 
 def is_llm_call(call_type: object) -> bool:
     """True for the call types that this module has an operation for: those that use tokens."""
     return isinstance(call_type, str) and _sync_name(call_type) in _OPERATIONS
+
+
+def caller_traceparent(params: Mapping[str, Any]) -> str | None:
+    """The W3C trace context that came with a request: its header behind the proxy, metadata in library mode.
+
+    ``params`` are LiteLLM's parameters of the call.
+    """
+    headers = _mapping(_mapping(params.get("proxy_server_request")).get("headers"))
+    value = headers.get("traceparent") or _metadata(params).get("traceparent")
+    return value if isinstance(value, str) and len(value) < _MAX_TEXT else None
 
 
 def clean(value: object, limit: int = _MAX_TEXT) -> str:
@@ -250,6 +269,10 @@ def _of(value: object, name: str) -> Any:
     return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
 
 
+def _metadata(params: Mapping[Any, Any]) -> dict[Any, Any]:
+    return {**_mapping(params.get("litellm_metadata")), **_mapping(params.get("metadata"))}
+
+
 def _count(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return 0
@@ -271,15 +294,19 @@ def _detail(usage: Mapping[Any, Any], groups: Sequence[str], name: str) -> int |
     return None
 
 
-def _usage_source(call: Mapping[Any, Any], call_type: str, outcome: str, *, stream: bool, total: int) -> str:
+def _usage_source(
+    call: Mapping[Any, Any], call_type: str, outcome: str, *, stream: bool, choices: int, total: int
+) -> str:
     if total == 0:
         return USAGE_NONE
+    asked = call.get("stream_options") or _mapping(call.get("optional_params")).get("stream_options")
     if outcome != SUCCESS:
-        return USAGE_ESTIMATED
+        # What the engine had counted when the stream broke off; of several choices each chunk counts only its own.
+        counted = stream and choices == 1 and _of(asked, "continuous_usage_stats")
+        return USAGE_ENGINE if counted else USAGE_ESTIMATED
     # A streamed chat or completion carries the engine's count only when it was asked for. The proxy always
     # asks; a program that calls LiteLLM itself has to.
     if stream and _sync_name(call_type) in ("completion", "text_completion"):
-        asked = call.get("stream_options") or _mapping(call.get("optional_params")).get("stream_options")
         return USAGE_ENGINE if _of(asked, "include_usage") else USAGE_ESTIMATED
     return USAGE_ENGINE
 
@@ -365,10 +392,3 @@ def _server(api_base: object) -> tuple[str | None, int | None]:
         return clean(parts.hostname) or None, parts.port
     except ValueError:
         return None, None
-
-
-def _traceparent(params: Mapping[Any, Any], metadata: Mapping[Any, Any]) -> str | None:
-    """The W3C trace context that came with the request: its header behind the proxy, metadata in library mode."""
-    headers = _mapping(_mapping(params.get("proxy_server_request")).get("headers"))
-    value = headers.get("traceparent") or metadata.get("traceparent")
-    return value if isinstance(value, str) and len(value) < _MAX_TEXT else None

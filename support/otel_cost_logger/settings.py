@@ -2,7 +2,8 @@
 
 Standard OpenTelemetry variables choose the exporter (``OTEL_TRACES_EXPORTER``: console, otlp, none, or several
 separated by commas) and its protocol (``OTEL_EXPORTER_OTLP_TRACES_PROTOCOL``, ``OTEL_EXPORTER_OTLP_PROTOCOL``);
-the exporters themselves read the rest (endpoint, headers, TLS, compression). Two variables are ours:
+the exporters themselves read the rest (endpoint, headers, TLS, compression). ``OTEL_PROPAGATORS`` without
+``tracecontext`` keeps the trace context from the engine. Two variables are ours:
 ``OTEL_COST_LOGGER_PROCESSOR`` (simple or batch) and ``OTEL_COST_LOGGER_ERROR_MESSAGES`` (true keeps the text of
 errors, which may quote a prompt).
 """
@@ -21,6 +22,7 @@ HTTP_PROTOBUF = "http/protobuf"
 SIMPLE = "simple"
 BATCH = "batch"
 
+_TRACE_CONTEXT = "tracecontext"
 _GENAI_OPT_IN = "gen_ai_latest_experimental"
 
 
@@ -34,7 +36,8 @@ class Settings:
 
     ``exporters`` are the names in OTEL_TRACES_EXPORTER, ``protocol`` is the OTLP protocol, ``processor`` is
     ``simple``, ``batch`` or None (console exports simply, so that each span shows at once; OTLP in batches).
-    ``genai_spans`` gives spans the name and kind of the OpenTelemetry GenAI conventions.
+    ``genai_spans`` gives spans the name and kind of the OpenTelemetry GenAI conventions. With ``propagate`` the engine
+    is told the cost span's trace context.
     """
 
     exporters: tuple[str, ...] = (CONSOLE,)
@@ -42,6 +45,7 @@ class Settings:
     processor: str | None = None
     genai_spans: bool = False
     error_messages: bool = False
+    propagate: bool = True
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -54,6 +58,7 @@ class Settings:
         processor = env.get("OTEL_COST_LOGGER_PROCESSOR") or None
         if processor:
             _check("OTEL_COST_LOGGER_PROCESSOR", processor, (SIMPLE, BATCH))
+        propagators = {name.strip() for name in env.get("OTEL_PROPAGATORS", _TRACE_CONTEXT).split(",")}
         opt_in = {value.strip() for value in env.get("OTEL_SEMCONV_STABILITY_OPT_IN", "").split(",")}
         messages = env.get("OTEL_COST_LOGGER_ERROR_MESSAGES", "false").lower()
         return cls(
@@ -62,6 +67,7 @@ class Settings:
             processor=processor,
             genai_spans=_GENAI_OPT_IN in opt_in,
             error_messages=_check("OTEL_COST_LOGGER_ERROR_MESSAGES", messages, ("true", "false")) == "true",
+            propagate=_TRACE_CONTEXT in propagators,
         )
 
 

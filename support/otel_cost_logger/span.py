@@ -7,6 +7,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from otel_cost_logger.attributes import attributes_of
+from otel_cost_logger.ids import using
 from otel_cost_logger.record import FAILURE, CallRecord
 
 _propagator = TraceContextTextMapPropagator()
@@ -17,20 +18,25 @@ def emit_span(tracer: Tracer, record: CallRecord, *, genai: bool) -> None:
 
     The span begins and ends when the call did, not now. It is a child of the request's own trace context where
     one came with the request, and a root span otherwise: whatever span is active in this process is somebody
-    else's. ``genai`` gives it the name and kind of the OpenTelemetry GenAI conventions.
+    else's. Its ids are those that the engine was told, where it was told any. ``genai`` gives it the name and kind
+    of the OpenTelemetry GenAI conventions.
     """
-    span = tracer.start_span(
-        span_name(record, genai=genai),
-        context=_propagator.extract({"traceparent": record.traceparent}, Context())
-        if record.traceparent
-        else Context(),
-        kind=SpanKind.CLIENT if genai else SpanKind.INTERNAL,
-        attributes=attributes_of(record),
-        start_time=record.start_ns,
-    )
+    with using(record.planned):
+        span = tracer.start_span(
+            span_name(record, genai=genai),
+            context=parent_context(record.traceparent),
+            kind=SpanKind.CLIENT if genai else SpanKind.INTERNAL,
+            attributes=attributes_of(record),
+            start_time=record.start_ns,
+        )
     if record.outcome == FAILURE:
         span.set_status(Status(StatusCode.ERROR, record.error))
     span.end(record.end_ns)
+
+
+def parent_context(traceparent: str | None) -> Context:
+    """The context that ``traceparent`` names; an empty one where there is none, or none that is well formed."""
+    return _propagator.extract({"traceparent": traceparent}, Context()) if traceparent else Context()
 
 
 def span_name(record: CallRecord, *, genai: bool) -> str:

@@ -157,7 +157,8 @@ def test_200_mixed_calls_leave_200_records_and_the_sums_agree(running: Stack, le
     assert ledger_sums == clients_sums
     assert all(sums["nano_usd"] > 0 for sums in clients_sums.values())
     abandoned = [row for row in records if row["outcome"] == "client_disconnected"]
-    assert {row["usage_source"] for row in abandoned} <= {"estimated", "none"}
+    # The engine's count so far came with each chunk; "none" is for one who left before the first.
+    assert {row["usage_source"] for row in abandoned} <= {"engine", "none"}
 
 
 def normalised(answer: httpx.Response) -> tuple[int, str, str]:
@@ -182,6 +183,7 @@ def test_answers_are_the_same_bytes_with_and_without_the_callback(running: Stack
         ("/v1/completions", {"model": "mistral-7b", "prompt": "one two three", "max_tokens": 5}),
         ("/v1/messages", ask()),
     ]
+    # A streamed text completion is the one kind of answer that gets something added, see the test of its cost.
     with stack("proxy-without", backend=running.mock_url, config=without, env=FIXED_ORDER) as bare:
         clients = running.http(TENANTS[0]), bare.http(TENANTS[0])
         for path, body in requests:
@@ -241,13 +243,52 @@ def test_the_span_joins_the_callers_trace_even_an_unsampled_one(running: Stack, 
         assert (row["trace_id"], row["parent_span_id"]) == (TRACEPARENT[3:35], TRACEPARENT[36:52])
 
 
-def test_a_stream_that_dies_in_the_engine_is_a_failure(running: Stack, ledger: Ledger) -> None:
+def test_a_stream_that_breaks_off_in_the_engine_is_a_failure_with_the_engines_count(
+    running: Stack, ledger: Ledger
+) -> None:
     client = running.http("tenant-acme")
-    for fault in ("die:3", "cut:3"):
+    for fault in ("die:4", "cut:4"):
         client.post("/v1/chat/completions", json=ask(stream=True, mock_fault=fault))
-    for row in ledger.wait(2):
+    died, cut = ledger.wait(2)
+    for row in (died, cut):
         assert (row["span_name"], row["outcome"]) == ("llm.completion.failure", "failure")
-        assert row["usage_source"] != "engine"
+    # Four chunks: the role, and three tokens.
+    assert (died["usage_source"], died["completion_tokens"]) == ("engine", 3)
+    # Where the cut overtakes the chunks, the proxy has seen none of them.
+    assert (cut["usage_source"], cut["completion_tokens"]) in {("engine", 3), ("none", 0)}
+
+
+def test_a_stream_that_its_caller_leaves_carries_the_engines_count(running: Stack, ledger: Ledger) -> None:
+    client = running.http("tenant-acme")
+    whole = client.post("/v1/chat/completions", json=ask()).json()["usage"]
+    for choices in (1, 2):
+        body = ask(stream=True, n=choices, temperature=1, mock_fault="hang:7")
+        with client.stream("POST", "/v1/chat/completions", json=body) as answer:
+            for line in answer.iter_lines():
+                if '"content":""' not in line:
+                    break
+    _, one, two = ledger.wait(3)
+    assert one["outcome"] == two["outcome"] == "client_disconnected"
+    assert one["prompt_tokens"] == whole["prompt_tokens"]
+    assert (one["usage_source"], one["choice_count"]) == ("engine", 1)
+    assert one["completion_tokens"] > 0
+    # A chunk counts the tokens of its own choice only.
+    assert (two["usage_source"], two["choice_count"]) == ("estimated", 2)
+
+
+def test_a_streamed_text_completion_is_never_free(running: Stack, ledger: Ledger) -> None:
+    client = running.http("tenant-acme")
+    body = {"model": "mistral-7b", "prompt": "one two three", "max_tokens": 5, "stream": True}
+    answers = [
+        client.post("/v1/completions", json=body | {"stream_options": {"include_usage": asked}}).text
+        for asked in (True, False)
+    ]
+    answers.append(client.post("/v1/completions", json=body).text)
+    for row in ledger.wait(3):
+        assert (row["usage_source"], row["completion_tokens"]) == ("engine", 5)
+        assert row["cost_nano_usd"] > 0
+    for answer in answers:
+        assert answer.count('"usage":') == 1
 
 
 def test_a_client_that_leaves_before_the_first_token_is_recorded(running: Stack, ledger: Ledger) -> None:

@@ -23,6 +23,13 @@ def test_every_setting() -> None:
     assert Settings.from_environment(environment) == Settings(("otlp", "console"), "http/protobuf", "batch", True, True)
 
 
+@pytest.mark.parametrize(
+    ("propagators", "told"), [("tracecontext", True), ("baggage, tracecontext", True), ("b3", False), ("none", False)]
+)
+def test_the_engine_is_told_the_trace_context_by_the_standard_variable(propagators: str, told: bool) -> None:
+    assert Settings.from_environment({"OTEL_PROPAGATORS": propagators}).propagate == told
+
+
 def test_none_exports_nowhere() -> None:
     assert Settings.from_environment({"OTEL_TRACES_EXPORTER": "none"}).exporters == ()
 
