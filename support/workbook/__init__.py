@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from workbook.children import ChildDied as ChildDied
     from workbook.children import ChildError as ChildError
     from workbook.children import ChildNotReady as ChildNotReady
+    from workbook.engine import Engine as Engine
+    from workbook.engine import EngineNotBuilt as EngineNotBuilt
     from workbook.paths import ROOT as ROOT
     from workbook.paths import build_dir as build_dir
     from workbook.ports import PortTaken as PortTaken
@@ -32,6 +34,8 @@ _MODULE_OF = {
     "ChildDied": "children",
     "ChildError": "children",
     "ChildNotReady": "children",
+    "Engine": "engine",
+    "EngineNotBuilt": "engine",
     "Mock": "services",
     "PortTaken": "ports",
     "Proxy": "services",

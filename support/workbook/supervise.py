@@ -1,13 +1,17 @@
 """Run a program that does not watch its stdin, and end it when ours closes.
 
-``python -m workbook.supervise -- COMMAND...`` starts the command in a process group of its own and exits with its
-exit code (128 + n for signal n). SIGTERM, SIGINT and SIGHUP are passed on to the group. When stdin closes, which
-it does however the parent ends, the group gets SIGTERM, some seconds, and SIGKILL. If this supervisor itself is
-killed with SIGKILL, the kernel kills the command (PR_SET_PDEATHSIG). Linux only.
+``python -m workbook.supervise [--grace SECONDS] -- COMMAND...`` starts the command in a process group of its own and
+exits with its exit code (128 + n for signal n). SIGTERM, SIGINT and SIGHUP are passed on to the group. When stdin
+closes, which it does however the parent ends, or the command ends, the group gets SIGTERM, the grace of some seconds,
+and SIGKILL.
+
+If this supervisor itself is killed with SIGKILL, a guard kills the group: a shell in a session of its own that waits
+at a pipe which only the supervisor holds open. If the guard is killed, the supervisor ends the group. Linux only.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ctypes
 import os
@@ -16,28 +20,58 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 
 GRACE_SECONDS = 10.0
 _STDIN = 0
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_POLL_SECONDS = 0.02
+_KILL_SECONDS = 5.0  # a killed process with gigabytes to give back takes a moment
+_PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
+# The first line is the group; the second says that all is over. Neither comes when the supervisor was killed.
+_GUARD = 'read -r group || exit 0; read -r over || kill -s KILL -- "-$group"'
 
 
 def supervise(command: Sequence[str], stdin: int, grace: float = GRACE_SECONDS) -> int:
     """Run ``command`` until it ends or the descriptor ``stdin`` does; returns its exit code.
 
-    Raises OSError when the command cannot be started.
+    ``grace`` is in seconds. Raises OSError when the command cannot be started.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    supervisor = os.getpid()
+    # What the program leaves behind becomes this process's child, to be waited for.
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    with _guard() as guard:
+        return _supervise(command, stdin, grace, guard)
 
-    def die_with_the_supervisor() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != supervisor:  # it ended before the line above
-            os._exit(1)
 
-    program = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=die_with_the_supervisor)
+@contextlib.contextmanager
+def _guard() -> Iterator[subprocess.Popen[bytes]]:
+    guard = subprocess.Popen(
+        ["/bin/sh", "-c", _GUARD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # not in a group that somebody kills together with the supervisor
+        bufsize=0,
+    )
+    assert guard.stdin is not None
+    try:
+        yield guard
+    finally:
+        with contextlib.suppress(BrokenPipeError):  # the guard was killed
+            guard.stdin.write(b"over\n")
+        guard.stdin.close()
+        guard.wait()
+
+
+def _supervise(command: Sequence[str], stdin: int, grace: float, guard: subprocess.Popen[bytes]) -> int:
+    assert guard.stdin is not None
+    to_guard = guard.stdin.fileno()
+
+    def tell_the_guard() -> None:
+        """In the new process, before it becomes the command: there is no moment at which nobody would end it."""
+        os.write(to_guard, f"{os.getpid()}\n".encode())
+
+    program = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=tell_the_guard)
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
         _signal_group(program.pid, signal.Signals(number))
@@ -46,26 +80,40 @@ def supervise(command: Sequence[str], stdin: int, grace: float = GRACE_SECONDS) 
         signal.signal(number, pass_on)
 
     ended = os.pidfd_open(program.pid)
-    _wait_for_end_or_eof(ended, stdin)
-    _end_group(program, ended, grace)
+    _wait_for_end_or_eof([ended, os.pidfd_open(guard.pid)], stdin)
+    _end_group(program, grace)
     code = program.wait()
     return code if code >= 0 else 128 - code
 
 
-def _wait_for_end_or_eof(ended: int, stdin: int) -> None:
+def _wait_for_end_or_eof(ended: Sequence[int], stdin: int) -> None:
     while True:
-        readable, _, _ = select.select([ended, stdin], [], [])
-        if ended in readable or (stdin in readable and not os.read(stdin, 4096)):
+        readable, _, _ = select.select([*ended, stdin], [], [])
+        if set(ended) & set(readable) or (stdin in readable and not os.read(stdin, 4096)):
             return
 
 
-def _end_group(program: subprocess.Popen[bytes], ended: int, grace: float) -> None:
-    deadline = time.monotonic() + grace
+def _end_group(program: subprocess.Popen[bytes], grace: float) -> None:
+    """Also when the program itself has ended: what it started must not outlive it, and may have to tidy up."""
+    for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_SECONDS)):
+        _signal_group(program.pid, number)
+        deadline = time.monotonic() + seconds
+        while _group_lives(program) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+
+
+def _group_lives(program: subprocess.Popen[bytes]) -> bool:
+    """False when everybody in the group has ended; who ended stays in it until its parent asks how."""
     if program.poll() is None:
-        _signal_group(program.pid, signal.SIGTERM)
-        select.select([ended], [], [], max(0.0, deadline - time.monotonic()))
-    # Also when the program itself has ended: what it started must not outlive it.
-    _signal_group(program.pid, signal.SIGKILL)
+        return True
+    with contextlib.suppress(ChildProcessError):  # nobody is left to ask about
+        while os.waitpid(-program.pid, os.WNOHANG) != (0, 0):
+            pass
+    try:
+        os.killpg(program.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:
@@ -75,13 +123,21 @@ def _signal_group(group: int, number: signal.Signals) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """The command line: everything after ``--`` is the command."""
-    if argv[:1] != ["--"] or len(argv) < 2:
-        print("usage: python -m workbook.supervise -- COMMAND [ARGUMENT...]", file=sys.stderr)
-        return 2
+    split = argv.index("--") if "--" in argv else len(argv)
+    parser = argparse.ArgumentParser(
+        prog="python -m workbook.supervise",
+        usage="%(prog)s [--grace SECONDS] -- COMMAND [ARGUMENT...]",
+        description="Run a command, and end its whole process group when stdin closes.",
+    )
+    parser.add_argument("--grace", type=float, default=GRACE_SECONDS, help="seconds from SIGTERM to SIGKILL")
+    options = parser.parse_args(argv[:split])
+    command = argv[split + 1 :]
+    if not command:
+        parser.error("there is no command after --")
     try:
-        return supervise(argv[1:], _STDIN)
+        return supervise(command, _STDIN, options.grace)
     except OSError as error:
-        print(f"workbook.supervise: cannot start {argv[1]}: {error.strerror}", file=sys.stderr)
+        print(f"workbook.supervise: cannot start {command[0]}: {error.strerror}", file=sys.stderr)
         return 127
 
 

@@ -16,10 +16,10 @@ from workbook.paths import BUILD_VARIABLE
 PATIENCE = 30.0  # seconds; generous, because the machine may be busy
 
 
-def _eventually(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
+def _eventually(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
+    deadline = time.monotonic() + patience
     while not condition():
-        assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
+        assert time.monotonic() < deadline, f"not within {patience:g} s: {what}"
         time.sleep(0.02)
 
 
@@ -48,8 +48,8 @@ def _descendants(pid: int) -> list[int]:
 
 
 @pytest.fixture
-def eventually() -> Callable[[Callable[[], object], str], None]:
-    """Wait until a condition holds; fails with the given words after a deadline."""
+def eventually() -> Callable[..., None]:
+    """Wait until a condition holds; fails with the given words after ``patience`` seconds."""
     return _eventually
 
 

@@ -1,6 +1,7 @@
 """The programs that a notebook starts, alone. Starting the proxy takes seconds, so each test here earns its start."""
 
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -66,6 +67,19 @@ def test_starting_a_name_again_stops_the_earlier_one(
         assert (first.running, second.running) == (False, True)
         first.stop()  # late; it must not touch the second
         assert httpx.get(f"{second.url}/health").status_code == 200
+
+
+def test_a_mock_that_was_killed_comes_back_on_its_port(build: Path) -> None:
+    with Mock("mock") as mock:
+        url, pid = mock.url, mock.child.pid
+        os.kill(pid, signal.SIGKILL)
+        mock.restart()
+        assert mock.url == url
+        assert mock.child.pid != pid
+        assert httpx.get(f"{url}/health").status_code == 200
+        mock.stop()
+        mock.restart()
+        assert mock.url == url
 
 
 def test_asking_before_the_start_is_an_error() -> None:

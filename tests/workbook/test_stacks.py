@@ -5,6 +5,7 @@ import signal
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -31,7 +32,7 @@ def build_for_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def running(build_for_all: Path) -> Iterator[Stack]:
     """One stack for this module, with spans over gRPC; the notebooks and the runner's tests use HTTP."""
-    with stack("test_stack", protocol="grpc", mock_args=["--enable-faults"]) as started:
+    with stack("test_stack", protocol="grpc", mock_args=["--enable-faults"], trace_engine=True) as started:
         yield started
 
 
@@ -129,6 +130,41 @@ def test_a_stack_that_is_not_started_says_so() -> None:
         _ = stack("never", backend="http://vllm:8000").mock_url
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"backend": "vLLM"}, 'neither "mock", "vllm-cpu", "vllm" nor the URL'),
+        ({"backend": "http://vllm:8000", "engine_args": ["--seed", "1"]}, "runs already: engine_args"),
+        ({"backend": "http://vllm:8000", "trace_engine": True}, "runs already: trace_engine"),
+    ],
+)
+def test_a_backend_that_cannot_be_had_is_refused_before_anything_starts(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        stack("never", **settings)
+
+
+def test_the_backend_is_known_by_its_url_whatever_it_is(running: Stack) -> None:
+    assert running.engine_url == running.mock_url == running.engine.url
+    elsewhere = stack("never", backend="http://vllm:8000/v1/")
+    assert elsewhere.engine_url == "http://vllm:8000"
+    with pytest.raises(NotStarted, match=r"no engine of its own: its backend is http://vllm:8000"):
+        elsewhere.restart_engine()
+
+
+def test_the_engines_own_spans_have_a_ledger_of_their_own(running: Stack, eventually: Callable[..., None]) -> None:
+    """They are nobody's costs."""
+    before = len(read_ledger(running.ledger))
+    running.client("tenant-acme").chat.completions.create(model="mistral-7b", messages=QUESTION, max_tokens=1)
+    running.wait_for_records(before + 1)
+    eventually(lambda: "llm_request" in running.engine_spans.read_text(), "the span of the mock")
+    assert "llm_request" not in running.ledger.read_text()
+
+
+def test_a_backend_that_is_not_traced_has_no_spans() -> None:
+    with pytest.raises(NotStarted, match="trace_engine=True"):
+        _ = stack("never").engine_spans
+
+
 def test_spans_that_still_wait_are_sent_when_the_stack_stops(build: Path, eventually: Callable[..., None]) -> None:
     """And so the parts of a stack end in order: the proxy before its receiver."""
     env = {
@@ -164,7 +200,7 @@ def test_killing_the_kernel_leaves_no_child(
     commands = [Path(f"/proc/{pid}/cmdline").read_text() for pid in pids]
     for program in ("mock_vllm", "workbook.receiver", "workbook.supervise", "litellm"):
         assert any(program in command for command in commands), program
-    assert len(pids) == 4
+    assert len(pids) == 5  # with the guard of the supervisor
 
     os.kill(kernel, signal.SIGKILL)
 

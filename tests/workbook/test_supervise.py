@@ -22,9 +22,9 @@ time.sleep(600)
 """
 
 
-def start(program: str) -> tuple[subprocess.Popen[str], list[int]]:
+def start(program: str, *options: str) -> tuple[subprocess.Popen[str], list[int]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "workbook.supervise", "--", sys.executable, "-c", program],
+        [sys.executable, "-m", "workbook.supervise", *options, "--", sys.executable, "-c", program],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -85,31 +85,61 @@ def test_signals_are_passed_on(
 def test_a_program_that_ignores_sigterm_is_killed(
     eventually: Callable[..., None], alive: Callable[[int], bool]
 ) -> None:
-    command = [sys.executable, "-c", PROGRAM.format(on_term="signal.SIG_IGN")]
-    code = f"import sys; from workbook.supervise import supervise; sys.exit(supervise({command!r}, 0, grace=0.2))"
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    pids = [int(pid) for pid in process.stdout.readline().split()]
+    process, pids = start(PROGRAM.format(on_term="signal.SIG_IGN"), "--grace", "0.2")
     process.communicate()
     assert process.returncode == 128 + signal.SIGKILL
     everyone_gone(pids, eventually, alive)
 
 
-def test_killing_the_supervisor_kills_the_program(
-    eventually: Callable[..., None], alive: Callable[[int], bool]
+def test_killing_the_supervisor_kills_the_whole_group(
+    eventually: Callable[..., None], alive: Callable[[int], bool], descendants: Callable[[int], list[int]]
 ) -> None:
+    """The group does not watch the supervisor; a guard outside it does, and ends after it."""
     process, (program, below) = start(PROGRAM.format(on_term="signal.SIG_IGN"))
+    everyone = descendants(process.pid)
+    assert {program, below} < set(everyone)
+    assert len(everyone) == 3
     process.kill()
-    everyone_gone([program], eventually, alive)
-    os.kill(below, signal.SIGKILL)  # the kernel ends the program, not what that has started
+    everyone_gone(everyone, eventually, alive)
     process.communicate()
 
 
-def test_a_command_that_does_not_exist_is_named(capfd: pytest.CaptureFixture[str]) -> None:
-    assert supervise.main(["--", "no-such-program"]) == 127
-    assert "cannot start no-such-program: No such file" in capfd.readouterr().err
+def test_killing_the_guard_ends_the_group(
+    eventually: Callable[..., None], alive: Callable[[int], bool], descendants: Callable[[int], list[int]]
+) -> None:
+    """Nothing runs that nobody would end."""
+    process, pids = start(PROGRAM.format(on_term="leave"))
+    (guard,) = set(descendants(process.pid)) - set(pids)
+    os.kill(guard, signal.SIGKILL)
+    assert process.wait() == 5
+    process.communicate()
+    everyone_gone(pids, eventually, alive)
 
 
-def test_a_missing_command_shows_the_usage(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert supervise.main([]) == 2
-    assert "usage: python -m workbook.supervise -- COMMAND" in capfd.readouterr().err
+def test_what_the_program_leaves_behind_may_tidy_up(tmp_path: Path) -> None:
+    """Its own end is not the group's: the others get SIGTERM and time as well."""
+    tidied = tmp_path / "tidied"
+    below = f"trap 'echo yes > {tidied}; exit' TERM; echo up; while :; do sleep 0.01; done"
+    program = f"""
+import subprocess
+below = subprocess.Popen(["/bin/sh", "-c", {below!r}], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+below.stdout.readline()
+print(below.pid, flush=True)
+"""
+    process, _ = start(program)
+    process.communicate()
+    assert tidied.read_text() == "yes\n"
+
+
+def test_a_command_that_does_not_exist_is_named() -> None:
+    command = [sys.executable, "-m", "workbook.supervise", "--", "no-such-program"]
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert ended.returncode == 127
+    assert ended.stderr == "workbook.supervise: cannot start no-such-program: No such file or directory\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--grace", "1"], ["--"], ["--grace", "soon", "--", "true"]])
+def test_bad_arguments_show_the_usage(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        supervise.main(arguments)
+    assert "usage: python -m workbook.supervise [--grace SECONDS] -- COMMAND" in capfd.readouterr().err
