@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 import uuid
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
 from starlette.datastructures import Headers, MutableHeaders
@@ -14,36 +15,43 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mock_vllm import metrics, tokenization
 from mock_vllm.chat import ChatCall
 from mock_vllm.completions import CompletionsCall
-from mock_vllm.dispatch import ReadCall, json_response, respond
+from mock_vllm.dispatch import json_response, respond
 from mock_vllm.embeddings import EmbeddingsCall
 from mock_vllm.engine import Engine
 from mock_vllm.errors import ApiError, Unauthorized
 from mock_vllm.messages import MessagesCall, count_tokens, messages_error
-from mock_vllm.responses import ResponsesCall
+from mock_vllm.responses import ResponsesCall, not_stored
 from mock_vllm.settings import VLLM_VERSION, Settings
 from mock_vllm.validation import read_json
-from mock_vllm.wire import Json, random_id
+from mock_vllm.wire import Call, Json, random_id
+
+if TYPE_CHECKING:
+    from mock_vllm.tracing import SpanWriter
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """An application with an engine of its own; two of them in one process share nothing."""
+def create_app(settings: Settings, spans: SpanWriter | None = None) -> FastAPI:
+    """An application with an engine of its own; two of them in one process share nothing.
+
+    `spans` is where finished requests are told, if anywhere.
+    """
     # The schema pages would describe this module, not vLLM. FastAPI's own spans and metrics would mix with
     # those of whoever runs the mock; vLLM makes none unless told to.
     app = FastAPI(
         openapi_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    engine = Engine(settings)
+    app.state.engine = engine = Engine(settings, spans.write if spans is not None else None)
     _add_operations(app, settings, engine)
     _add_tokenizer(app, settings)
     if settings.runner == "pooling":
-        _add_call(app, "/v1/embeddings", EmbeddingsCall, settings, engine)
+        _add_call(app, "/v1/embeddings", EmbeddingsCall, settings, engine, spans)
     else:
-        _add_call(app, "/v1/chat/completions", ChatCall, settings, engine)
-        _add_call(app, "/v1/completions", CompletionsCall, settings, engine)
-        _add_call(app, "/v1/responses", ResponsesCall, settings, engine)
-        _add_call(app, "/v1/messages", MessagesCall, settings, engine)
+        _add_call(app, "/v1/chat/completions", ChatCall, settings, engine, spans)
+        _add_call(app, "/v1/completions", CompletionsCall, settings, engine, spans)
+        _add_call(app, "/v1/responses", ResponsesCall, settings, engine, spans)
+        _add_call(app, "/v1/messages", MessagesCall, settings, engine, spans)
         _add_messages_count(app, settings)
+        _add_invocations(app, settings, engine, spans)
     app.add_exception_handler(ApiError, _answer_error)
     app.add_exception_handler(Exception, _answer_failure)
     if settings.enable_request_id_headers:
@@ -54,11 +62,12 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _add_operations(app: FastAPI, settings: Settings, engine: Engine) -> None:
-    @app.get("/health")
-    @app.get("/ping")
+    # Registered from below: a wrong method is told of the first route alone, in vLLM and here.
     @app.post("/ping")
+    @app.get("/ping")
+    @app.get("/health")
     async def health() -> Response:
-        return Response()
+        return Response(status_code=503 if engine.dead else 200)
 
     @app.get("/version")
     async def version() -> Response:
@@ -77,6 +86,11 @@ def _add_operations(app: FastAPI, settings: Settings, engine: Engine) -> None:
     async def exposition() -> Response:
         return Response(engine.metrics.exposition(), headers={"content-type": metrics.CONTENT_TYPE})
 
+    @app.get("/v1/responses/{response_id}")
+    @app.post("/v1/responses/{response_id}/cancel")
+    async def stored_response(response_id: str) -> Response:
+        raise not_stored(404, "response_id", f"Response with id '{response_id}' not found.")
+
 
 def _add_tokenizer(app: FastAPI, settings: Settings) -> None:
     @app.post("/tokenize")
@@ -88,16 +102,28 @@ def _add_tokenizer(app: FastAPI, settings: Settings) -> None:
         return json_response(tokenization.detokenize(await read_json(request), settings))
 
 
-def _add_call(app: FastAPI, path: str, read: ReadCall, settings: Settings, engine: Engine) -> None:
+def _add_call(
+    app: FastAPI, path: str, read: type[Call], settings: Settings, engine: Engine, spans: SpanWriter | None
+) -> None:
     @app.post(path)
     async def call(request: Request) -> Response:
-        return await respond(request, read, settings, engine)
+        return await respond(request, read, settings, engine, spans)
 
 
 def _add_messages_count(app: FastAPI, settings: Settings) -> None:
     @app.post("/v1/messages/count_tokens")
     async def count(request: Request) -> Response:
         return json_response(count_tokens(await read_json(request), settings))
+
+
+def _add_invocations(app: FastAPI, settings: Settings, engine: Engine, spans: SpanWriter | None) -> None:
+    """SageMaker's one path for everything: what a body is, is seen from what it has."""
+
+    @app.post("/invocations")
+    async def call(request: Request) -> Response:
+        body = await read_json(request)
+        chat = isinstance(body, dict) and "messages" in body
+        return await respond(request, ChatCall if chat else CompletionsCall, settings, engine, spans)
 
 
 def _model_card(name: str, settings: Settings) -> Json:

@@ -6,9 +6,10 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from typing import NoReturn
 
-from mock_vllm.latency import LatencyModel
+from mock_vllm.latency import PROFILES, LatencyModel
 from mock_vllm.settings import Settings
 
 
@@ -76,23 +77,35 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--enable-prompt-tokens-details", action="store_true", help="report cached tokens")
     serve.add_argument("--enable-request-id-headers", action="store_true", help="answer with X-Request-Id")
     serve.add_argument("--enable-per-request-metrics", action="store_true", help="report times in the body")
+    serve.add_argument("--enable-auto-tool-choice", action="store_true", help='take tool_choice "auto"')
+    serve.add_argument("--tool-call-parser", choices=("hermes",), help="take tools, and find calls in answers")
+    serve.add_argument("--otlp-traces-endpoint", metavar="URL", help="where to send a span per request (default: none)")
     serve.add_argument("--seed", type=int, default=0, help="another seed gives other answers (default: %(default)s)")
 
     own = parser.add_argument_group("of the mock alone", "Times are in milliseconds, and 0 unless given.")
     milliseconds = _number(float, 0)
-    own.add_argument("--ttft-ms", type=milliseconds, default=0.0, help="time to the first token")
-    own.add_argument("--tpot-ms", type=milliseconds, default=0.0, help="time per output token after it")
-    own.add_argument("--latency-jitter", type=_number(float, 0, 1), default=0.0, help="fraction of each delay, seeded")
     own.add_argument(
-        "--ttft-ms-per-running", type=milliseconds, default=0.0, help="more for each other request running"
+        "--latency-profile",
+        choices=sorted(PROFILES),
+        help="times fitted to measured ones of a real engine; the flags below override it one by one",
     )
+    own.add_argument("--ttft-ms", type=milliseconds, help="time to the first token")
+    own.add_argument("--tpot-ms", type=milliseconds, help="time per output token after it")
     own.add_argument(
-        "--tpot-ms-per-running", type=milliseconds, default=0.0, help="more for each other request running"
+        "--latency-jitter", dest="jitter", type=_number(float, 0, 1), help="fraction of each delay, seeded"
     )
+    own.add_argument("--ttft-ms-per-running", type=milliseconds, help="more for each other request running")
+    own.add_argument("--tpot-ms-per-running", type=milliseconds, help="more for each other request running")
     own.add_argument(
         "--enable-faults",
         action="store_true",
-        help="obey the x-mock-fault header or mock_fault body field: 401, 429, 500, 503, hang[:K], cut:K, die:K",
+        help="obey the x-mock-fault header or mock_fault body field: 401, 429, 500, 503, hang[:K], cut:K, die:K, "
+        "crash:K",
+    )
+    own.add_argument(
+        "--hang-on-sigterm",
+        action="store_true",
+        help="leave open requests without an answer or an end at SIGTERM, as vLLM does by default",
     )
     own.add_argument(
         "--no-exit-on-stdin-close",
@@ -119,14 +132,18 @@ def parse_settings(argv: Sequence[str] | None = None) -> Settings:
         enable_prompt_tokens_details=args.enable_prompt_tokens_details,
         enable_request_id_headers=args.enable_request_id_headers,
         enable_per_request_metrics=args.enable_per_request_metrics,
+        enable_auto_tool_choice=args.enable_auto_tool_choice,
+        tool_call_parser=args.tool_call_parser,
+        otlp_traces_endpoint=args.otlp_traces_endpoint,
         seed=args.seed,
-        latency=LatencyModel(
-            ttft_ms=args.ttft_ms,
-            tpot_ms=args.tpot_ms,
-            jitter=args.latency_jitter,
-            ttft_ms_per_running=args.ttft_ms_per_running,
-            tpot_ms_per_running=args.tpot_ms_per_running,
-        ),
+        latency=_latency(args),
         enable_faults=args.enable_faults,
         exit_on_stdin_close=args.exit_on_stdin_close,
+        hang_on_sigterm=args.hang_on_sigterm,
     )
+
+
+def _latency(args: argparse.Namespace) -> LatencyModel:
+    base = PROFILES[args.latency_profile].latency if args.latency_profile else LatencyModel()
+    given = {field.name: getattr(args, field.name) for field in fields(LatencyModel)}
+    return replace(base, **{name: value for name, value in given.items() if value is not None})

@@ -7,37 +7,29 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from mock_vllm import logprobs, tokenizer, validation
+from mock_vllm import checks, fields, logprobs, tokenizer
 from mock_vllm.chat import check_model
 from mock_vllm.decoding import Token
 from mock_vllm.engine import Sequence
 from mock_vllm.errors import bad_parameter, bad_request
-from mock_vllm.prompt import Prompt, given_prompts
-from mock_vllm.sampling import check_length, make_job, read_sampling
+from mock_vllm.prompt import Prompt, given_prompts, truncated
+from mock_vllm.sampling import checked_length, make_job, read_sampling
 from mock_vllm.settings import Settings
+from mock_vllm.validation import as_object, checked_body
 from mock_vllm.wire import (
     DONE,
     Choice,
     GeneratingCall,
     Json,
     Tokens,
+    completion_usage,
     event,
-    full_usage,
     request_id,
     request_metrics,
     short_usage,
+    stream_metrics,
     stream_options,
-    stream_usage,
 )
-
-_FIELDS = {
-    **validation.SAMPLING_FIELDS,
-    "n": validation.INT,
-    "echo": validation.OPTIONAL_BOOL,
-    "logprobs": validation.OPTIONAL_INT,
-    "suffix": validation.OPTIONAL_STRING,
-    "add_special_tokens": validation.BOOL,
-}
 
 _DEFAULT_MAX_TOKENS = 16
 
@@ -47,32 +39,34 @@ class CompletionsCall(GeneratingCall):
 
     def __init__(self, body: Any, headers: Mapping[str, str], settings: Settings) -> None:
         """Raises `ApiError`."""
-        body = validation.checked_body(body, _FIELDS)
-        validation.check_stream_options(body)
-        self._top_logprobs: int | None = body.get("logprobs")
-        if self._top_logprobs is not None and self._top_logprobs < -1:
-            raise bad_parameter("`logprobs` must be a positive value or -1.", "logprobs", self._top_logprobs)
-        if body.get("prompt") in (None, ""):
-            raise bad_parameter("Either prompt or prompt_embeds must be provided and non-empty.", "prompt")
+        body = _checked_body(as_object(body))
         check_model(body, settings)
-        if body.get("suffix"):
+        if body.get("suffix") is not None:
             raise bad_request("suffix is only supported for models with FIM completion rendering", "suffix")
-        prompts = given_prompts(body["prompt"], "prompt", body.get("add_special_tokens", True))
+        if body.get("prompt_embeds") not in (None, []):
+            raise bad_parameter("You must set `--enable-prompt-embeds` to input `prompt_embeds`.", "prompt_embeds")
+        self._top_logprobs: int | None = body.get("logprobs")
+        self._prompt_logprobs: int | None = body.get("prompt_logprobs")
         max_tokens = body.get("max_tokens")
         if max_tokens is None:
             max_tokens = _DEFAULT_MAX_TOKENS
-        for prompt in prompts:
-            check_length(prompt, max_tokens, settings.max_model_len)
+        prompts = [
+            truncated(prompt, body, settings.max_model_len)
+            for prompt in given_prompts(body["prompt"], body.get("add_special_tokens", True))
+        ]
         self._echo = bool(body.get("echo"))
         self._echo_only = self._echo and max_tokens == 0
         # vLLM generates one token to get at the prompt, and does not show it.
-        sampling = read_sampling(body, 1 if self._echo_only else max_tokens, self._top_logprobs)
+        wanted = 1 if self._echo_only else max_tokens
+        most = [checked_length(prompt, wanted, settings.max_model_len) for prompt in prompts]
+        sampling = read_sampling(body, min(most), self._top_logprobs)
         self.stream = bool(body.get("stream"))
-        self.job = make_job(prompts, sampling, settings)
+        self.job = make_job(prompts, most, sampling, settings)
         self._return_token_ids = bool(body.get("return_token_ids"))
         self._include_usage, self._continuous_usage = stream_options(body)
         self._settings = settings
         self._id = f"cmpl-{request_id(headers, body)}"
+        self.job.request_ids = [f"{self._id}-{number}" for number in range(len(prompts))]
         self._created = int(time.time())
 
     def answer(self, choices: list[Choice]) -> Json:
@@ -81,7 +75,7 @@ class CompletionsCall(GeneratingCall):
             "choices": [self._choice(choice) for choice in choices],
             "service_tier": None,
             "system_fingerprint": self._settings.system_fingerprint,
-            "usage": full_usage(self.job, self._settings),
+            "usage": completion_usage(self.job, self._settings),
             "kv_transfer_params": None,
             "ec_transfer_params": None,
             "metrics": request_metrics(self.job, self._settings),
@@ -96,13 +90,19 @@ class CompletionsCall(GeneratingCall):
             last = {
                 **self._head(),
                 "choices": [],
-                "usage": stream_usage(self.job, self._settings),
+                "usage": self._last_usage(),
                 "system_fingerprint": self._settings.system_fingerprint,
             }
-            if metrics := request_metrics(self.job, self._settings):
+            if metrics := stream_metrics(self.job, self._settings):
                 last["metrics"] = metrics
             yield event(last)
         yield DONE
+
+    def _last_usage(self) -> Json:
+        usage = short_usage(self.job.prompt_tokens, self.job.completion_tokens)
+        if self._settings.enable_prompt_tokens_details:
+            usage["prompt_tokens_details"] = {"cached_tokens": self.job.cached_tokens}
+        return usage
 
     def _head(self) -> Json:
         return {
@@ -123,7 +123,7 @@ class CompletionsCall(GeneratingCall):
             "finish_reason": choice.finish_reason,
             "stop_reason": choice.stop_reason,
             "token_ids": self._ids(choice.pieces),
-            "prompt_logprobs": None,
+            "prompt_logprobs": self._prompt_entries(prompt),
             "prompt_token_ids": prompt.ids() if self._return_token_ids else None,
             "routed_experts": None,
         }
@@ -160,8 +160,24 @@ class CompletionsCall(GeneratingCall):
             return None
         return logprobs.completion_block(pieces, first_position, self._top_logprobs, text_offset)
 
+    def _prompt_entries(self, prompt: Prompt) -> list[Json | None] | None:
+        if self._prompt_logprobs is None:
+            return None
+        return logprobs.prompt_entries(prompt, self._prompt_logprobs)
+
     def _ids(self, pieces: list[str]) -> list[int] | None:
         return [tokenizer.token_id(piece) for piece in pieces] if self._return_token_ids else None
+
+
+def _checked_body(body: Json) -> Json:
+    checks.check_cache_salt(body)
+    if body.get("prompt") in (None, "") and not body.get("prompt_embeds"):
+        raise bad_parameter("Either prompt or prompt_embeds must be provided and non-empty.", "prompt")
+    checks.check_stream_options(body)
+    checks.check_logprobs(body, "logprobs")
+    checks.check_structured_outputs(body)
+    checks.check_response_format(body)
+    return checked_body(body, fields.COMPLETIONS)
 
 
 def _visible(prompt: Prompt) -> str:

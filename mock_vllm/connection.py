@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+from mock_vllm.errors import ApiError
 
 
 class ClientDisconnected(Exception):
@@ -63,14 +65,20 @@ class Client:
 
 
 class EventStream(Response):
-    """Server-sent events, one write each. Ends the events' generator whichever way the stream ends."""
+    """Server-sent events, one write each. Ends the events' generator whichever way the stream ends.
+
+    `last_words` are the events that tell of an error, once it is too late for a status.
+    """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[str, None], client: Client) -> None:
+    def __init__(
+        self, events: AsyncGenerator[str, None], client: Client, last_words: Callable[[ApiError], list[str]]
+    ) -> None:
         super().__init__()
         self._events = events
         self._client = client
+        self._last_words = last_words
         # The length is not known, and a default of 0 would be a lie.
         del self.headers["content-length"]
 
@@ -82,6 +90,9 @@ class EventStream(Response):
         except (ClientDisconnected, ConnectionCut):
             # Returning without a last body makes uvicorn close the connection as it stands.
             return
+        except ApiError as error:
+            for event in self._last_words(error):
+                await send({"type": "http.response.body", "body": event.encode(), "more_body": True})
         finally:
             await self._events.aclose()
             self._client.release()

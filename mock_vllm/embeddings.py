@@ -11,23 +11,17 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from mock_vllm import validation
+from mock_vllm import fields
 from mock_vllm.chat import check_model
 from mock_vllm.errors import bad_parameter, bad_request
 from mock_vllm.prompt import Prompt, given_prompts
-from mock_vllm.sampling import check_length, pooling_job
+from mock_vllm.sampling import check_prompt, pooling_job
 from mock_vllm.settings import Settings
+from mock_vllm.validation import as_object, checked_body
 from mock_vllm.wire import Call, Choice, Json, full_usage, request_id
 from mock_vllm.writer import derive_seed
 
 DIMENSIONS = 64
-
-_FIELDS = {
-    "model": validation.OPTIONAL_STRING,
-    "encoding_format": validation.STRING,
-    "dimensions": validation.OPTIONAL_INT,
-    "add_special_tokens": validation.BOOL,
-}
 
 
 class EmbeddingsCall(Call):
@@ -35,7 +29,7 @@ class EmbeddingsCall(Call):
 
     def __init__(self, body: Any, headers: Mapping[str, str], settings: Settings) -> None:
         """Raises `ApiError`."""
-        body = validation.checked_body(body, _FIELDS, required=("input",))
+        body = checked_body(as_object(body), fields.EMBEDDINGS, required=("input",))
         self._format = body.get("encoding_format", "float")
         if self._format not in ("float", "base64"):
             raise bad_parameter("encoding_format must be float or base64", "encoding_format", self._format)
@@ -45,12 +39,13 @@ class EmbeddingsCall(Call):
                 f'Model "{settings.model_name}" does not support matryoshka representation, '
                 "changing output dimensions will lead to poor results."
             )
-        prompts = given_prompts(body["input"], "input", body.get("add_special_tokens", True))
+        prompts = given_prompts(body["input"], body.get("add_special_tokens", True))
         for prompt in prompts:
-            check_length(prompt, 0, settings.max_model_len)
+            check_prompt(prompt, settings.max_model_len)
         self.job = pooling_job(prompts, settings)
         self._settings = settings
         self._id = f"embd-{request_id(headers, body)}"
+        self.job.request_ids = [f"{self._id}-{number}" for number in range(len(prompts))]
         self._created = int(time.time())
 
     def answer(self, choices: list[Choice]) -> Json:

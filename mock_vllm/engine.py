@@ -6,13 +6,13 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from mock_vllm.connection import Client
 from mock_vllm.decoding import Token
-from mock_vllm.errors import queue_full
+from mock_vllm.errors import EngineDead, queue_full
 from mock_vllm.metrics import EngineMetrics
 from mock_vllm.prefix_cache import BLOCK_SIZE, PrefixCache
 from mock_vllm.prompt import Prompt
@@ -58,6 +58,11 @@ class Job:
     choices_per_prompt: int
     latency_seed: int
     timing: Timing = field(default_factory=Timing)
+    # What a span tells of a request: an id per prompt, and the sampling parameters (0 for greedy).
+    request_ids: list[str] = field(default_factory=list)
+    temperature: float = 0.0
+    top_p: float = 1.0
+    trace_headers: dict[str, str] = field(default_factory=dict)
 
     @property
     def prompt_tokens(self) -> int:
@@ -82,8 +87,12 @@ class Job:
 class Engine:
     """One engine core. Everything happens on the event loop, so nothing needs a lock."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, finished: Callable[[Job], None] | None = None) -> None:
+        """`finished` is called with each job that came to its end."""
         self._settings = settings
+        self._finished = finished
+        self._frozen = False
+        self._died: float | None = None
         self._cache = PrefixCache(CACHE_BLOCKS)
         self._running: dict[int, Sequence] = {}
         self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
@@ -92,12 +101,29 @@ class Engine:
         self.metrics = EngineMetrics(settings, CACHE_BLOCKS, self._kv_cache_usage)
 
     @property
+    def dead(self) -> bool:
+        return self._died is not None
+
+    def dead_for(self, seconds: float) -> bool:
+        return self._died is not None and time.monotonic() - self._died > seconds
+
+    def crash(self) -> None:
+        """Die: whatever is under way ends with an error, and nothing is taken any more."""
+        self._died = time.monotonic()
+
+    def freeze(self) -> None:
+        """Make no more tokens, and tell nobody: whatever is under way waits until its client gives up."""
+        self._frozen = True
+
+    @property
     def in_flight(self) -> int:
         """Sequences running and waiting."""
         return self._in_flight
 
     def check_admission(self, sequences: int) -> None:
         """Raises the 503 of `--max-num-queued-reqs`, which counts running and waiting sequences alike."""
+        if self.dead:
+            raise EngineDead()
         limit = self._settings.max_num_queued_reqs
         if limit is not None and self._in_flight + sequences > limit:
             self.metrics.admission_rejections.inc()
@@ -106,8 +132,8 @@ class Engine:
     async def generate(self, job: Job, client: Client) -> AsyncGenerator[tuple[Sequence, Token], None]:
         """Tokens of all sequences, one of each in turn, as they come.
 
-        Raises `ClientDisconnected`. Closing the generator, or the client going, aborts: what was generated
-        stays counted as tokens, but not as a request.
+        Raises `ClientDisconnected`, and the `EngineDead` of an engine that died. Closing the generator, or the
+        client going, aborts: what was generated stays counted as tokens, but not as a request.
         """
         job.timing.arrived = time.monotonic()
         self._in_flight += len(job.sequences)
@@ -147,6 +173,10 @@ class Engine:
                 delay = due - time.monotonic()
                 if delay > 0 or steps % _STEPS_BETWEEN_TURNS == 0:
                     await client.pause(delay)
+                    if self._frozen:
+                        await client.until_gone()
+                    if self._died is not None:
+                        raise EngineDead()
                 steps += 1
                 now = time.monotonic()
                 if not previous:
@@ -165,6 +195,8 @@ class Engine:
                 active = [sequence for sequence in active if sequence.finish_reason is None]
             timing.finished = time.monotonic()
             self._count_finished(job)
+            if self._finished is not None:
+                self._finished(job)
         finally:
             for sequence in job.sequences:
                 del self._running[id(sequence)]

@@ -31,6 +31,30 @@ class ApiError(Exception):
         }
 
 
+class EngineDead(ApiError):
+    """The engine process is gone; the API server has yet to follow it."""
+
+    def __init__(self) -> None:
+        super().__init__(500, "InternalServerError", ENGINE_DEAD)
+
+
+class EngineRefusal(ApiError):
+    """A request that passes the API server and that the engine will not run.
+
+    By then vLLM has begun to answer a stream: its error comes as an event of a stream with status 200.
+    """
+
+
+class HttpDetail(ApiError):
+    """The web framework's own answer, in its own shape."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(status, "", detail)
+
+    def body(self) -> dict[str, Any]:
+        return {"detail": self.message}
+
+
 class Unauthorized(ApiError):
     """vLLM's key check answers with a bare string where every other error has an object."""
 
@@ -55,11 +79,17 @@ def bad_parameter(message: str, parameter: str, value: object = _NO_VALUE) -> Ap
     return bad_request(f"{message} ({shown})", parameter)
 
 
-def malformed(problems: list[str], param: str | None) -> ApiError:
+def refused(message: str, parameter: str | None = None, value: object = _NO_VALUE) -> EngineRefusal:
+    """What the engine itself refuses, with the parameter named as in `bad_parameter` if one is given."""
+    error = bad_request(message) if parameter is None else bad_parameter(message, parameter, value)
+    return EngineRefusal(error.status, error.kind, error.message, error.param)
+
+
+def malformed(count: int, lines: list[str], param: str | None) -> ApiError:
     """A body that does not have the declared types: 400 (not 422), type "Bad Request" with a space."""
-    plural = "" if len(problems) == 1 else "s"
-    lines = "".join(f"\n  {problem}" for problem in problems)
-    return ApiError(400, "Bad Request", f"{len(problems)} validation error{plural}:{lines}", param)
+    plural = "" if count == 1 else "s"
+    shown = "".join(f"\n  {line}" for line in lines)
+    return ApiError(400, "Bad Request", f"{count} validation error{plural}:{shown}", param)
 
 
 def unknown_model(name: str, served: tuple[str, ...]) -> ApiError:
@@ -69,7 +99,3 @@ def unknown_model(name: str, served: tuple[str, ...]) -> ApiError:
 
 def queue_full() -> ApiError:
     return ApiError(503, "Service Unavailable", QUEUE_FULL)
-
-
-def engine_dead() -> ApiError:
-    return ApiError(500, "InternalServerError", ENGINE_DEAD)

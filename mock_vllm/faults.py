@@ -9,19 +9,24 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mock_vllm.connection import Client, ConnectionCut
-from mock_vllm.errors import ApiError, Unauthorized, bad_parameter, queue_full
+from mock_vllm.engine import Engine
+from mock_vllm.errors import ApiError, EngineDead, Unauthorized, bad_parameter, queue_full
 
 HEADER = "x-mock-fault"
 BODY_FIELD = "mock_fault"
 
-_FAULT = re.compile(r"(401|429|500|503)|(hang)(?::(\d{1,9}))?|(cut|die):(\d{1,9})")
+_FAULT = re.compile(r"(401|429|500|503)|(hang)(?::(\d{1,9}))?|(cut|die|crash):(\d{1,9})")
 
-Kind = Literal["hang", "cut", "die"]
+Kind = Literal["hang", "cut", "die", "crash"]
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`after` is the number of events of a stream that still arrive; other answers fail at once."""
+    """`after` is the number of events of a stream that still arrive; other answers fail at once.
+
+    `die` spoils one answer as the death of the engine would; with `crash` the engine dies for everybody, and the
+    server follows it, as vLLM's does.
+    """
 
     kind: Kind
     after: int = 0
@@ -38,16 +43,17 @@ def requested_fault(body: dict[str, Any], headers: Mapping[str, str]) -> Fault |
     match = _FAULT.fullmatch(str(asked).strip())
     if match is None:
         raise bad_parameter(
-            "mock_fault must be 401, 429, 500, 503, hang, hang:K, cut:K or die:K with a whole number K",
+            "mock_fault must be 401, 429, 500, 503, hang, hang:K, cut:K, die:K or crash:K with a whole number K",
             BODY_FIELD,
             asked,
         )
-    status, hang, hang_after, kind, after = match.groups()
+    status, hang, hang_after = match.group(1, 2, 3)
+    kind: Any = match[4]
     if status is not None:
         raise _error(int(status))
     if hang is not None:
         return Fault("hang", int(hang_after or 0))
-    return Fault("cut" if kind == "cut" else "die", int(after))
+    return Fault(kind, int(match[5]))
 
 
 def _error(status: int) -> ApiError:
@@ -62,9 +68,9 @@ def _error(status: int) -> ApiError:
 
 
 async def spoil(
-    events: AsyncGenerator[str, None], fault: Fault, client: Client, last_words: list[str]
+    events: AsyncGenerator[str, None], fault: Fault, client: Client, engine: Engine
 ) -> AsyncGenerator[str, None]:
-    """The stream until the fault strikes. `last_words` are the events of a stream whose engine died."""
+    """The stream until the fault strikes. Raises `EngineDead` when it is to look as if the engine had died."""
     async with aclosing(events):
         remaining = fault.after
         while remaining and (event := await anext(events, None)) is not None:
@@ -76,5 +82,6 @@ async def spoil(
         raise ConnectionCut
     if fault.kind == "hang":
         await client.until_gone()
-    for event in last_words:
-        yield event
+    if fault.kind == "crash":
+        engine.crash()
+    raise EngineDead

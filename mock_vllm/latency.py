@@ -34,3 +34,20 @@ class LatencyModel:
 
     def _seconds(self, milliseconds: float, draw: float) -> float:
         return milliseconds * (1.0 + self.jitter * (2.0 * draw - 1.0)) / 1000.0
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Measured latency: a model fitted to the figures in ``source``, a result file of this checkout."""
+
+    latency: LatencyModel
+    source: str
+
+
+PROFILES = {
+    # 90 million random weights on two cores, prompts of about 140 tokens, answers of 32.
+    "vllm-cpu-small": Profile(
+        LatencyModel(ttft_ms=150.0, ttft_ms_per_running=5.0, tpot_ms=20.0, tpot_ms_per_running=5.0),
+        "benchmarks/results/2-core-amd-epyc/2026-11-23-engine_latency.json",
+    ),
+}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from mock_vllm import phrases
+from mock_vllm import phrases, tokenizer
+from mock_vllm.prompt import Prompt
 from mock_vllm.writer import derive_seed
 
 _CANDIDATES = phrases.NOUNS + phrases.ADJECTIVES
@@ -32,6 +33,20 @@ def chat_entry(piece: str, position: int, top: int) -> dict[str, Any]:
         for token, logprob in ranked(piece, position, max(top, 1))
     ]
     return {**entries[0], "top_logprobs": entries[:top]}
+
+
+def prompt_entries(prompt: Prompt, top: int) -> list[dict[str, Any] | None]:
+    """`prompt_logprobs`: per token the token itself and the likeliest `top`, by id; nothing for the first."""
+    entries: list[dict[str, Any] | None] = [None]
+    for position, piece in enumerate(prompt.pieces[1:], 1):
+        candidates = ranked(piece, position, max(top, 1))
+        entries.append(
+            {
+                str(tokenizer.token_id(token)): {"logprob": logprob, "rank": rank, "decoded_token": token}
+                for rank, (token, logprob) in enumerate(candidates, 1)
+            }
+        )
+    return entries
 
 
 def completion_block(pieces: list[str], first_position: int, top: int, text_offset: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ Runner = Literal["generate", "pooling"]
 
 @dataclass(frozen=True)
 class Settings:
-    """Names and meanings are those of `vllm serve`, but for the last four."""
+    """Names and meanings are those of `vllm serve`, but for the last five."""
 
     model: str = "mistral-7b"
     served_model_names: tuple[str, ...] = ("mistral-7b",)
@@ -29,10 +29,14 @@ class Settings:
     enable_prompt_tokens_details: bool = False
     enable_request_id_headers: bool = False
     enable_per_request_metrics: bool = False
+    enable_auto_tool_choice: bool = False
+    tool_call_parser: str | None = None
+    otlp_traces_endpoint: str | None = None
     seed: int = 0
     latency: LatencyModel = field(default_factory=LatencyModel)
     enable_faults: bool = False
     exit_on_stdin_close: bool = True
+    hang_on_sigterm: bool = False
 
     @property
     def model_name(self) -> str:

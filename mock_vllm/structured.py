@@ -6,66 +6,86 @@ import json
 import random
 from typing import Any
 
-from mock_vllm import phrases, tokenizer
-from mock_vllm.errors import bad_parameter, bad_request
+from mock_vllm import phrases, tokenizer, tool_calls
+from mock_vllm.errors import ApiError, bad_request, refused
 
 Constraint = dict[str, Any]
 
-_UNSUPPORTED = ("regex", "grammar", "structural_tag")
+_KINDS = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
+# Taken, and answered in prose all the same.
+_NOT_FOLLOWED = ("regex", "grammar")
+_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 _MAX_DEPTH = 32
 
 
 def constraint_of(body: dict[str, Any]) -> Constraint | None:
     """`{"choice": [...]}` or `{"json": schema}` from `structured_outputs` or `response_format`, or None.
 
-    Raises `ApiError` where vLLM would, and for the kinds of constraint that the mock cannot satisfy.
+    Raises `ApiError` where vLLM's API server would.
     """
     asked = body.get("structured_outputs")
     if asked is not None:
         return _from_structured_outputs(asked)
-    wanted = body.get("response_format")
-    if wanted is None:
-        return None
-    kind = wanted.get("type")
-    if kind == "json_schema":
-        described = wanted.get("json_schema")
-        if not isinstance(described, dict):
-            raise bad_parameter(
-                "When response_format type is 'json_schema', the 'json_schema' field must be provided.",
-                "response_format",
-            )
-        return {"json": described.get("schema") or {}}
-    if kind == "json_object":
-        return {"json": {"type": "object"}}
-    return None
+    wanted = body.get("response_format") or {}
+    if wanted.get("type") == "json_schema":
+        schema = wanted["json_schema"].get("schema")
+        if schema is None:
+            raise _nothing_asked({})
+        return {"json": schema}
+    return {"json": {"type": "object"}} if wanted.get("type") == "json_object" else None
 
 
 def _from_structured_outputs(asked: dict[str, Any]) -> Constraint | None:
-    given = [key for key in ("json", "regex", "choice") if asked.get(key) is not None]
-    if len(given) > 1:
-        raise bad_request(
-            "You can only use one kind of constraints for structured outputs ('json', 'regex' or 'choice')."
+    given = [kind for kind in _KINDS if asked.get(kind) is not None]
+    if not given:
+        raise _nothing_asked(asked)
+    kind = given[0]
+    if kind in _NOT_FOLLOWED:
+        return None
+    if kind == "json_object":
+        return {"json": {"type": "object"} if asked[kind] else None}
+    return {kind: asked[kind]}
+
+
+def _nothing_asked(asked: dict[str, Any]) -> ApiError:
+    shown = {
+        **dict.fromkeys(("json", "regex", "choice", "grammar", "json_object")),
+        "disable_any_whitespace": asked.get("disable_any_whitespace", False),
+        "disable_additional_properties": asked.get("disable_additional_properties", False),
+        "whitespace_pattern": asked.get("whitespace_pattern"),
+        "structural_tag": None,
+        "_backend": None,
+        "_backend_was_auto": False,
+    }
+    return bad_request(f"You must use one kind of structured outputs constraint but none are specified: {shown}")
+
+
+def check(constraint: Constraint) -> None:
+    """Raises the `EngineRefusal` for a constraint that no text satisfies, or that is none. Reads a schema's text."""
+    if "choice" in constraint:
+        if not constraint["choice"]:
+            raise refused("Choice '[]' cannot be an empty list")
+        return
+    schema = constraint["json"]
+    if schema is None:
+        raise refused(
+            "structured_outputs.json_object must be True if set; omit structured_outputs to disable structured outputs"
         )
-    for key in _UNSUPPORTED:
-        if asked.get(key) is not None:
-            raise bad_parameter(f"mock_vllm cannot follow structured_outputs.{key}", "structured_outputs")
-    if asked.get("choice") is not None:
-        choices = asked["choice"]
-        if not isinstance(choices, list) or not choices or not all(isinstance(item, str) for item in choices):
-            raise bad_parameter(
-                "structured_outputs.choice must be a list of strings and not empty", "structured_outputs"
-            )
-        return {"choice": choices}
-    if asked.get("json") is not None:
-        return {"json": _schema(asked["json"])}
-    return {"json": {"type": "object"}} if asked.get("json_object") else None
+    if isinstance(schema, str):
+        try:
+            schema = constraint["json"] = json.loads(schema)
+        except ValueError:
+            raise refused("Invalid JSON grammar specification.") from None
+    kind = schema.get("type") if isinstance(schema, dict) else None
+    if isinstance(kind, str) and kind not in _TYPES:
+        raise refused(f"Grammar error: Invalid type: {kind}")
 
 
-def _schema(given: Any) -> Any:
-    try:
-        return json.loads(given) if isinstance(given, str) else given
-    except ValueError as error:
-        raise bad_parameter(f"structured_outputs.json is not JSON: {error}", "structured_outputs") from None
+def tool_call(seed: int, function: dict[str, Any]) -> list[str]:
+    """Tokens of a call of this function, with arguments that satisfy its parameters, then `tokenizer.EOS`."""
+    schema = function.get("parameters") or {"type": "object", "properties": {}}
+    arguments = _instance(random.Random(seed), schema, schema, 0)
+    return [*tokenizer.pieces(tool_calls.call_text(function["name"], arguments)), tokenizer.EOS]
 
 
 def constrained_text(seed: int, constraint: Constraint) -> list[str]:

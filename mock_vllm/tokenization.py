@@ -4,34 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from mock_vllm import tokenizer, validation
+from mock_vllm import fields, tokenizer
 from mock_vllm.chat import check_model
+from mock_vllm.chat_messages import checked_messages, looked_at
+from mock_vllm.checks import check_generation_prompt
 from mock_vllm.errors import bad_request
-from mock_vllm.prompt import chat_prompt, text_prompt
+from mock_vllm.prompt import Prompt, rendered, text_prompt
 from mock_vllm.settings import Settings
+from mock_vllm.validation import Detail, as_object, checked_body, looked_through, problems
 from mock_vllm.wire import Json
-
-_TOKENIZE_FIELDS = {
-    "model": validation.OPTIONAL_STRING,
-    "prompt": validation.STRING,
-    "messages": validation.LIST,
-    "add_special_tokens": validation.BOOL,
-    "return_token_strs": validation.OPTIONAL_BOOL,
-}
-_DETOKENIZE_FIELDS = {"model": validation.OPTIONAL_STRING, "tokens": validation.INT_LIST}
 
 
 def tokenize(body: Any, settings: Settings) -> Json:
     """Of a `prompt`, or of `messages` with the chat template. Raises `ApiError`."""
-    chat = isinstance(body, dict) and "messages" in body
-    body = validation.checked_body(body, _TOKENIZE_FIELDS, required=("messages" if chat else "prompt",))
-    if chat:
-        validation.check_messages(body["messages"], settings.model_name)
-    check_model(body, settings)
-    if chat:
-        prompt = chat_prompt(body["messages"])
+    body = as_object(body, kinds=2)
+    text, wrong_text = looked_through(body, fields.TOKENIZE_TEXT, required=("prompt",))
+    if wrong_text:
+        prompt = _chat(body, wrong_text, settings)
     else:
-        prompt = text_prompt(body["prompt"], body.get("add_special_tokens", True))
+        check_model(text, settings)
+        prompt = text_prompt(text["prompt"], text.get("add_special_tokens", True))
     return {
         "count": len(prompt),
         "max_model_len": settings.max_model_len,
@@ -40,9 +32,22 @@ def tokenize(body: Any, settings: Settings) -> Json:
     }
 
 
+def _chat(body: Json, wrong_text: list[Detail], settings: Settings) -> Prompt:
+    """A body that is none of the text kind, for the reasons given, may be one of the chat kind."""
+    chat, wrong_chat = looked_through(body, fields.TOKENIZE_CHAT, required=("messages",))
+    if isinstance(chat.get("messages"), list):
+        wrong_chat = looked_at(chat["messages"])[1] + wrong_chat
+    if wrong_chat:
+        raise problems(wrong_text + wrong_chat)
+    check_generation_prompt(chat)
+    messages = checked_messages(chat["messages"], settings.model_name)
+    check_model(chat, settings)
+    return rendered(messages, chat)
+
+
 def detokenize(body: Any, settings: Settings) -> Json:
     """Raises `ApiError`, also for an id that means nothing."""
-    body = validation.checked_body(body, _DETOKENIZE_FIELDS, required=("tokens",))
+    body = checked_body(as_object(body), fields.DETOKENIZE, required=("tokens",))
     check_model(body, settings)
     try:
         return {"prompt": "".join(map(tokenizer.token_text, body["tokens"]))}

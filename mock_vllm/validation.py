@@ -2,168 +2,154 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, NamedTuple
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 
-from mock_vllm.errors import ApiError, bad_parameter, malformed
+from mock_vllm.errors import ApiError, HttpDetail, malformed
 
-# pydantic's error type, the location, pydantic's message, the input
-_Problem = tuple[str, tuple[str | int, ...], str, Any]
+# pydantic's description of one problem: type, loc, msg, input, and sometimes ctx
+Detail = dict[str, Any]
 
+# What vLLM shows of one error, of its input, and how many errors of one body.
+_MOST_CHARACTERS = 1000
+_MOST_INPUT_CHARACTERS = 200
+_MOST_ERRORS = 10
 
-class FieldType(NamedTuple):
-    """`exact` are the types to let through without asking pydantic, which is most of them, most of the time."""
-
-    exact: frozenset[type]
-    adapter: TypeAdapter[Any]
-
-
-def _type(annotation: Any, *exact: type) -> FieldType:
-    return FieldType(frozenset(exact), TypeAdapter(annotation))
+# Names of alternatives in a location that mean nothing to a caller; vLLM leaves them out, and all with brackets.
+_INTERNAL = frozenset({"str", "int", "float", "bool", "bytes", "list", "dict", "none", "nullable"})
+_BRACKETS = re.compile(r"[\[\]{}()]")
 
 
-_NONE = type(None)
-BOOL = _type(bool, bool)
-INT = _type(int, int)
-FLOAT = _type(float, float, int)
-STRING = _type(str, str)
-LIST = _type(list[Any], list)
-INT_LIST = _type(list[int])
-OPTIONAL_BOOL = _type(bool | None, bool, _NONE)
-OPTIONAL_INT = _type(int | None, int, _NONE)
-OPTIONAL_FLOAT = _type(float | None, float, int, _NONE)
-OPTIONAL_STRING = _type(str | None, str, _NONE)
-OPTIONAL_LIST = _type(list[Any] | None, list, _NONE)
-OPTIONAL_INT_LIST = _type(list[int] | None, _NONE)
-OPTIONAL_OBJECT = _type(dict[str, Any] | None, dict, _NONE)
-SEED = _type(Annotated[int, Field(ge=-(2**63), lt=2**63)] | None, _NONE)
-STRINGS = _type(str | list[str] | None, str, _NONE)
+class FieldType:
+    """A declared type. `exact` are the types to let through without asking pydantic: most, most of the time.
 
-# What the generating endpoints of OpenAI's style have in common.
-SAMPLING_FIELDS: dict[str, FieldType] = {
-    "model": OPTIONAL_STRING,
-    "temperature": OPTIONAL_FLOAT,
-    "top_p": OPTIONAL_FLOAT,
-    "top_k": OPTIONAL_INT,
-    "min_p": OPTIONAL_FLOAT,
-    "presence_penalty": OPTIONAL_FLOAT,
-    "frequency_penalty": OPTIONAL_FLOAT,
-    "repetition_penalty": OPTIONAL_FLOAT,
-    "max_tokens": OPTIONAL_INT,
-    "min_tokens": INT,
-    "ignore_eos": BOOL,
-    "seed": SEED,
-    "stop": STRINGS,
-    "stop_token_ids": OPTIONAL_INT_LIST,
-    "include_stop_str_in_output": BOOL,
-    "stream": OPTIONAL_BOOL,
-    "stream_options": OPTIONAL_OBJECT,
-    "response_format": OPTIONAL_OBJECT,
-    "structured_outputs": OPTIONAL_OBJECT,
-    "return_token_ids": OPTIONAL_BOOL,
-    "request_id": STRING,
-    "user": OPTIONAL_STRING,
-}
+    The schema is built when the first other value comes, as building all of them would double the time to start.
+    A value comes out as plain data: what the caller wrote, coerced, and with `complete` all that it left out.
+    """
+
+    def __init__(self, annotation: Callable[[], Any], exact: tuple[type, ...], complete: bool) -> None:
+        self._annotation = annotation
+        self._complete = complete
+        self.exact = frozenset(exact)
+
+    @functools.cached_property
+    def _adapter(self) -> TypeAdapter[Any]:
+        return TypeAdapter(self._annotation())
+
+    def coerce(self, value: Any) -> Any:
+        """Raises pydantic's `ValidationError`."""
+        read = self._adapter.validate_python(value, from_attributes=True)
+        return self._adapter.dump_python(read, by_alias=True, exclude_unset=not self._complete, warnings=False)
+
+
+def field(annotation: Any, *exact: type) -> FieldType:
+    return FieldType(lambda: annotation, exact, complete=False)
+
+
+def deferred(annotation: Callable[[], Any], *exact: type) -> FieldType:
+    """A type that is looked up when it is needed, and a value with all of its defaults."""
+    return FieldType(annotation, exact, complete=True)
 
 
 async def read_json(request: Request) -> Any:
     """The decoded body; raises a 400 for another media type, an empty body or text that is not JSON."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = request.headers.get("content-type", "").lower().partition(";")[0]
     if media_type != "application/json":
-        raise malformed(["Unsupported Media Type: Only 'application/json' is allowed"], None)
+        raise malformed(1, ["Unsupported Media Type: Only 'application/json' is allowed"], None)
     raw = await request.body()
     if not raw:
-        raise _problems([("missing", ("body",), "Field required", None)])
+        raise problems([_detail("missing", ("body",), "Field required", None)])
     try:
-        return json.loads(raw)
+        decoded = json.loads(raw)
     except json.JSONDecodeError as error:
-        raise _problems([("json_invalid", ("body", error.pos), "JSON decode error", {})]) from None
+        detail = _detail("json_invalid", ("body", error.pos), "JSON decode error", {})
+        raise problems([{**detail, "ctx": {"error": error.msg}}]) from None
     except (ValueError, RecursionError):  # not UTF-8, or too deep, or a number of thousands of digits
-        raise ApiError(400, "BadRequestError", "There was an error parsing the body") from None
+        raise HttpDetail(400, "There was an error parsing the body") from None
+    if decoded is None:
+        raise problems([_detail("missing", ("body",), "Field required", None)])
+    return decoded
 
 
-def checked_body(body: Any, fields: Mapping[str, FieldType], required: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The body with its declared fields coerced as pydantic does ("16" is an int); other fields as they are."""
+def as_object(body: Any, kinds: int = 1) -> dict[str, Any]:
+    """The body, which must be an object: raises `ApiError`, with a problem for each of the kinds it may be of."""
     if not isinstance(body, dict):
-        raise _problems(
-            [
-                (
-                    "model_attributes_type",
-                    ("body",),
-                    "Input should be a valid dictionary or object to extract fields from",
-                    body,
-                )
-            ]
-        )
-    problems = [("missing", ("body", name), "Field required", body) for name in required if name not in body]
+        text = "Input should be a valid dictionary or object to extract fields from"
+        raise problems([_detail("model_attributes_type", ("body",), text, body)] * kinds)
+    return body
+
+
+def checked_body(
+    body: dict[str, Any], fields: Mapping[str, FieldType], required: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The body with its declared fields coerced as pydantic does ("16" is an int); other fields as they are.
+
+    Raises `ApiError` with all problems, in the order in which the fields are declared.
+    """
+    checked, found = looked_through(body, fields, required)
+    if found:
+        raise problems(found)
+    return checked
+
+
+def looked_through(
+    body: dict[str, Any], fields: Mapping[str, FieldType], required: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], list[Detail]]:
+    """The same, with the problems as pydantic describes them, and without raising."""
+    found = {
+        name: [_detail("missing", ("body", name), "Field required", body)] for name in required if name not in body
+    }
     coerced = {}
     for name, value in body.items():
         declared = fields.get(name)
         if declared is None or type(value) in declared.exact:
             continue
         try:
-            coerced[name] = declared.adapter.validate_python(value)
+            coerced[name] = declared.coerce(value)
         except ValidationError as error:
-            problems += [
-                (problem["type"], ("body", name, *problem["loc"]), problem["msg"], problem["input"])
-                for problem in error.errors()
-            ]
-    if problems:
-        raise _problems(problems)
-    return {**body, **coerced} if coerced else body
+            found[name] = located(error, "body", name)
+    checked = {**body, **coerced} if coerced else body
+    return checked, [detail for name in fields if name in found for detail in found[name]]
 
 
-def check_stream_options(body: Mapping[str, Any]) -> None:
-    """Raises `ApiError` for options of a stream that was not asked for."""
-    if body.get("stream_options") and not body.get("stream"):
-        raise bad_parameter("Stream options can only be defined when `stream=True`.", "stream_options")
-
-
-def check_messages(messages: list[Any], model_name: str) -> None:
-    """Chat messages: objects with a role and a text content. Raises what vLLM's text models raise."""
-    for number, message in enumerate(messages):
-        place = ("body", "messages", number)
-        if not isinstance(message, dict):
-            raise _problems([("dict_type", place, "Input should be a valid dictionary", message)])
-        if "role" not in message:
-            raise _problems([("missing", (*place, "role"), "Field required", message)])
-        if not isinstance(message["role"], str):
-            raise _problems([("string_type", (*place, "role"), "Input should be a valid string", message["role"])])
-        content = message.get("content")
-        if isinstance(content, list):
-            for part in content:
-                _check_part(part, place, model_name)
-        elif content is not None and not isinstance(content, str):
-            raise _problems([("string_type", (*place, "content"), "Input should be a valid string", content)])
-
-
-def _check_part(part: Any, place: tuple[str | int, ...], model_name: str) -> None:
-    if isinstance(part, str):
-        return
-    kind = part.get("type") if isinstance(part, dict) else None
-    if kind in ("image_url", "input_audio", "audio_url", "video_url"):
-        raise ApiError(400, "BadRequestError", f"{model_name} is not a multimodal model")
-    if kind not in ("text", "input_text", "output_text", "refusal"):
-        raise ApiError(400, "BadRequestError", f"Unknown part type: {kind}")
-    if not isinstance(part.get("text"), str):
-        raise _problems([("missing", (*place, "content", kind, "text"), "Field required", part)])
-
-
-def _problems(found: Sequence[_Problem]) -> ApiError:
+def problems(found: list[Detail]) -> ApiError:
     """One line per problem; the first location is the param."""
-    lines = []
-    for kind, location, message, given in found:
-        where = ".".join(map(str, location))
-        lines.append(str({"type": kind, "loc": where, "msg": message, "input": _summary(given)}))
-    return malformed(lines, ".".join(map(str, found[0][1])))
+    lines = [_shown(detail) for detail in found[:_MOST_ERRORS]]
+    if len(found) > _MOST_ERRORS:
+        lines.append(f"...and {len(found) - _MOST_ERRORS} more errors")
+    return malformed(len(found), lines, _place(found[0]["loc"]))
+
+
+def located(error: ValidationError, *place: str | int) -> list[Detail]:
+    """An error's problems, each under `place`."""
+    return [{**detail, "loc": (*place, *detail["loc"])} for detail in error.errors(include_url=False)]
+
+
+def _detail(kind: str, location: tuple[str | int, ...], message: str, given: Any) -> Detail:
+    return {"type": kind, "loc": location, "msg": message, "input": given}
+
+
+def _shown(detail: Detail) -> str:
+    return _cut(str({**detail, "loc": _place(detail["loc"]), "input": _summary(detail["input"])}), _MOST_CHARACTERS)
+
+
+def _place(location: Iterable[str | int]) -> str:
+    parts = [str(part) for part in location]
+    return ".".join(part for part in parts if not _BRACKETS.search(part) and part.lower() not in _INTERNAL)
 
 
 def _summary(given: Any) -> str:
-    """vLLM does not repeat the caller's content in errors: containers are named by their size alone."""
+    """vLLM does not repeat a caller's containers in errors: they are named by their size alone."""
     if isinstance(given, dict | list):
         return f"<{type(given).__name__} of {len(given)} items>"
-    return str(given)
+    return _cut(str(given), _MOST_INPUT_CHARACTERS)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}...[truncated]"

@@ -68,6 +68,10 @@ class Call(ABC):
     job: Job
 
     @abstractmethod
+    def __init__(self, body: Any, headers: Mapping[str, str], settings: Settings) -> None:
+        """Read a request. Raises `ApiError`."""
+
+    @abstractmethod
     def answer(self, choices: list[Choice]) -> Json:
         """The body of an answer that is not streamed."""
 
@@ -84,9 +88,18 @@ class GeneratingCall(Call):
     def events(self, tokens: Tokens) -> AsyncGenerator[str, None]:
         """The server-sent events of a streamed answer."""
 
-    def last_words(self, error: ApiError) -> list[str]:
-        """The events that end a stream whose engine died. The HTTP status is 200 by then."""
+    @classmethod
+    def last_words(cls, error: ApiError) -> list[str]:
+        """The events that end a stream when the engine fails or refuses. The HTTP status is 200 by then."""
         return [f"data: {json.dumps(error.body())}\n\n", DONE]
+
+
+def completion_usage(job: Job, settings: Settings) -> Json:
+    """The same for text completions, which do not say what was added to the cache."""
+    usage = full_usage(job, settings)
+    if usage["prompt_tokens_details"] is not None:
+        usage["prompt_tokens_details"]["created_cache_tokens"] = None
+    return usage
 
 
 def full_usage(job: Job, settings: Settings) -> Json:
@@ -102,8 +115,12 @@ def stream_usage(job: Job, settings: Settings) -> Json:
     """`usage` of a stream's last chunk: keys without a value are left out."""
     usage = short_usage(job.prompt_tokens, job.completion_tokens)
     if settings.enable_prompt_tokens_details:
-        usage["prompt_tokens_details"] = _prompt_details(job, settings)
+        usage["prompt_tokens_details"] = cache_usage(job)
     return usage
+
+
+def cache_usage(job: Job) -> Json:
+    return {"cached_tokens": job.cached_tokens, "created_cache_tokens": job.created_cache_tokens}
 
 
 def short_usage(prompt_tokens: int, completion_tokens: int) -> Json:
@@ -117,7 +134,7 @@ def short_usage(prompt_tokens: int, completion_tokens: int) -> Json:
 def _prompt_details(job: Job, settings: Settings) -> Json | None:
     if not settings.enable_prompt_tokens_details:
         return None
-    return {"cached_tokens": job.cached_tokens, "created_cache_tokens": job.created_cache_tokens}
+    return {**cache_usage(job), "multimodal_tokens": None}
 
 
 def request_metrics(job: Job, settings: Settings) -> Json | None:
@@ -133,7 +150,14 @@ def request_metrics(job: Job, settings: Settings) -> Json | None:
         "queue_time_ms": (timing.scheduled - timing.arrived) * 1000,
         "mean_itl_ms": generation / (tokens - 1) * 1000 if tokens > 1 else None,
         "tokens_per_second": tokens / inference if inference > 0 else None,
+        "speculative_decoding": None,
     }
+
+
+def stream_metrics(job: Job, settings: Settings) -> Json | None:
+    """The same in a stream's last chunk: keys without a value are left out."""
+    metrics = request_metrics(job, settings)
+    return metrics and {key: value for key, value in metrics.items() if value is not None}
 
 
 def stream_options(body: Json) -> tuple[bool, bool]:

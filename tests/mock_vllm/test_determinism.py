@@ -94,9 +94,9 @@ def test_every_prompt_has_a_readable_answer(mock: Any, prompt: str) -> None:
     assert re.fullmatch(r"[A-Z][A-Za-z ,:'.]+\.", content), content
 
 
-def test_half_a_character_is_no_reason_to_fail(mock: Any) -> None:
+def test_half_a_character_is_refused_as_vllms_tokenizer_refuses_it(mock: Any) -> None:
     body = b'{"messages": [{"role": "user", "content": "\\ud83d broken"}], "max_tokens": 5, "return_token_ids": true}'
     headers = {"content-type": "application/json"}
     response = httpx.post(f"{mock.url}/v1/chat/completions", content=body, headers=headers)
-    assert response.status_code == 200
-    assert response.json()["usage"]["completion_tokens"] == 5
+    assert response.status_code == 400
+    assert response.json()["error"]["message"].startswith("TextEncodeInput must be")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -103,6 +104,72 @@ def test_die_is_told_in_each_apis_own_events(
     assert event["type"] == last["type"]
     assert event.get("code") == last.get("code")
     assert "EngineCore" in json.dumps(event)
+
+
+def open_stream(server: Any, **extra: Any) -> Any:
+    """A long answer that has begun; the connection is the test's to close."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.ready["port"], timeout=20)
+    body = json.dumps({**BODY, "max_tokens": 5000, "stream": True, **extra})
+    connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+    response = connection.getresponse()
+    assert response.readline().startswith(b"data: {")
+    return connection, response
+
+
+def test_a_crash_ends_everything_as_the_death_of_an_engine_does(
+    start: Callable[..., Any], sse: Callable[[str], list[Any]]
+) -> None:
+    """An error event and `[DONE]` for every open stream, 503 at `/health` for a moment, then the process ends."""
+    server = start("--enable-faults", "--ttft-ms", "1", "--tpot-ms", "5")
+    _, other = open_stream(server)
+    assert httpx.get(f"{server.url}/health").status_code == 200
+    crashed = post(server, "crash:2", stream=True)
+    assert httpx.get(f"{server.url}/health").status_code == 503
+    assert httpx.post(f"{server.url}/v1/chat/completions", json=BODY).status_code == 500
+    assert crashed.status_code == 200
+    for text in (crashed.text, "data: {}\n" + other.read().decode()):
+        *_, error, done = sse(text)
+        assert error["error"]["message"].startswith("EngineCore encountered an issue")
+        assert done == "[DONE]"
+    assert server.process.wait(timeout=20) == 0
+
+
+def test_sigterm_ends_open_requests_unless_told_otherwise(start: Callable[..., Any]) -> None:
+    server = start("--ttft-ms", "1", "--tpot-ms", "20")
+    open_stream(server)
+    server.process.send_signal(signal.SIGTERM)
+    server.process.wait(timeout=20)
+
+
+def test_sigterm_can_leave_open_requests_hanging_as_vllm_does(
+    start: Callable[..., Any], eventually: Callable[[Callable[[], bool]], None]
+) -> None:
+    server = start("--hang-on-sigterm", "--ttft-ms", "1", "--tpot-ms", "20")
+    connection, response = open_stream(server)
+    server.process.send_signal(signal.SIGTERM)
+
+    def refused() -> bool:
+        try:
+            return httpx.get(f"{server.url}/health", timeout=5).status_code == 0
+        except httpx.TransportError:
+            return True
+
+    eventually(refused)
+    connection.sock.settimeout(0.5)
+    with pytest.raises(TimeoutError):
+        response.read()
+    assert server.process.poll() is None
+    connection.close()
+    response.close()
+    server.process.wait(timeout=20)
+
+
+def test_a_hanging_server_still_ends_with_its_parent(start: Callable[..., Any]) -> None:
+    server = start("--hang-on-sigterm", "--ttft-ms", "1", "--tpot-ms", "20")
+    open_stream(server)
+    server.process.send_signal(signal.SIGTERM)
+    server.process.stdin.close()
+    assert server.process.wait(timeout=20) == 0
 
 
 @pytest.mark.parametrize("extra", [{}, {"stream": True}])

@@ -6,12 +6,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
-from mock_vllm.latency import LatencyModel
+from mock_vllm.cli import parse_settings
+from mock_vllm.latency import PROFILES, LatencyModel
 
 
 def test_delays_follow_the_formula() -> None:
@@ -26,6 +28,33 @@ def test_jitter_stays_within_its_fraction() -> None:
     model = LatencyModel(tpot_ms=10, jitter=0.2)
     assert model.next_token_seconds(0, 0.0) == pytest.approx(0.008)
     assert model.next_token_seconds(0, 1.0) == pytest.approx(0.012)
+
+
+def test_there_is_no_latency_unless_asked_for() -> None:
+    assert parse_settings([]).latency == LatencyModel()
+    assert not parse_settings([]).latency.enabled
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_is_measured_times(name: str) -> None:
+    assert parse_settings(["--latency-profile", name]).latency == PROFILES[name].latency
+    assert PROFILES[name].latency.enabled
+    assert PROFILES[name].source.startswith("benchmarks/results/")
+
+
+def test_single_flags_override_a_profile() -> None:
+    (name, profile), *_ = PROFILES.items()
+    given = parse_settings(["--latency-profile", name, "--ttft-ms", "0", "--latency-jitter", "0.1"]).latency
+    assert given == replace(profile.latency, ttft_ms=0.0, jitter=0.1)
+
+
+def test_an_unknown_profile_is_refused_and_the_known_ones_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        parse_settings(["--latency-profile", "h200"])
+    assert refused.value.code == 2
+    told = capsys.readouterr().err
+    assert "--latency-profile" in told
+    assert all(name in told for name in PROFILES)
 
 
 def arrivals(server: Any, max_tokens: int) -> list[float]:
@@ -94,6 +123,7 @@ def test_per_request_metrics_tell_the_times(start: Callable[..., Any], sse: Call
         "queue_time_ms",
         "mean_itl_ms",
         "tokens_per_second",
+        "speculative_decoding",
     ]
     assert told["time_to_first_token_ms"] >= 99
     assert told["generation_time_ms"] == pytest.approx(10 * told["mean_itl_ms"])

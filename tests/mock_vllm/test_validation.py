@@ -41,18 +41,21 @@ def test_unreadable_bodies(
 ) -> None:
     error = error_of(httpx.post(f"{mock.url}{path}", content=content, headers=headers), 400)
     assert error["type"] == "Bad Request"
-    assert error["message"].startswith("1 validation error:\n  ")
+    count = 2 if path == "/tokenize" and content == b"[1, 2]" else 1  # it may be of two kinds, and is of neither
+    assert error["message"].startswith(("1 validation error:\n  ", "2 validation errors:\n  ")[count - 1])
     assert message in error["message"]
     assert error["param"] == param
 
 
-def test_bytes_that_are_not_text(mock: Any) -> None:
-    error_of(httpx.post(f"{mock.url}/v1/chat/completions", content=b"\xff\xfe\xfa", headers=JSON), 400)
-
-
-@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"seed": ' + b"9" * 5000 + b"}"], ids=["deep", "long"])
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff\xfe\xfa", b"[" * 100_000, b'{"seed": ' + b"9" * 5000 + b"}"],
+    ids=["not text", "deep", "long"],
+)
 def test_json_that_python_will_not_read(mock: Any, content: bytes) -> None:
-    error_of(httpx.post(f"{mock.url}/v1/chat/completions", content=content, headers=JSON), 400)
+    """The web framework answers before vLLM's own code comes to it."""
+    response = httpx.post(f"{mock.url}/v1/chat/completions", content=content, headers=JSON)
+    assert (response.status_code, response.json()) == (400, {"detail": "There was an error parsing the body"})
 
 
 @pytest.mark.parametrize(
@@ -65,8 +68,8 @@ def test_json_that_python_will_not_read(mock: Any, content: bytes) -> None:
         ("stream", "perhaps", "bool_parsing"),
         ("model", 7, "string_type"),
         ("seed", [], "int_type"),
-        ("seed", 2**63, "less_than"),
-        ("response_format", "json", "dict_type"),
+        ("seed", 2**63, "less_than_equal"),
+        ("response_format", "json", "model_attributes_type"),
         ("min_tokens", None, "int_type"),
     ],
 )
@@ -116,9 +119,21 @@ def test_numbers_in_strings_are_numbers(mock: Any) -> None:
         ),
         ({"response_format": {"type": "json_schema"}}, "'json_schema' field must be provided", "response_format"),
         ({"structured_outputs": {"choice": ["a"], "json": {}}}, "only use one kind of constraints", None),
-        ({"structured_outputs": {"regex": "a+"}}, "cannot follow structured_outputs.regex", "structured_outputs"),
-        ({"structured_outputs": {"json": "{"}}, "is not JSON", "structured_outputs"),
-        ({"max_tokens": 8190}, "for a total of at least 8193 tokens", "input_tokens"),
+        ({"structured_outputs": {}}, "You must use one kind of structured outputs constraint", None),
+        ({"structured_outputs": {"json": "{"}}, "Invalid JSON grammar specification.", None),
+        ({"max_tokens": 8193}, "max_tokens=8193 cannot be greater than max_model_len=8192.", "max_tokens"),
+        (
+            {"max_completion_tokens": 8193},
+            "max_completion_tokens=8193 cannot be greater than max_model_len=8192.",
+            "max_completion_tokens",
+        ),
+        ({"bad_words": [""]}, "bad_words cannot contain an empty string.", None),
+        ({"logit_bias": {"a": 1}}, "cannot be converted to integer token IDs: ['a']", "logit_bias"),
+        ({"allowed_token_ids": []}, "allowed_token_ids is not None and empty!", "allowed_token_ids"),
+        ({"cache_salt": ""}, "must be a non-empty string", "cache_salt"),
+        ({"truncate_prompt_tokens": 0}, "The decoder prompt cannot be empty", None),
+        ({"chat_template": "x"}, "--trust-request-chat-template is not set", None),
+        ({"continue_final_message": True}, "are not compatible", None),
     ],
 )
 def test_values_that_the_engine_refuses(mock: Any, body: dict[str, Any], message: str, param: str) -> None:
@@ -132,12 +147,16 @@ def test_values_that_the_engine_refuses(mock: Any, body: dict[str, Any], message
 @pytest.mark.parametrize(
     ("messages", "message"),
     [
-        ([{"content": "x"}], "body.messages.0.role"),
+        ([{"content": "x"}], "body.messages.0.ChatCompletionUserMessageParam.role"),
         (["hi"], "body.messages.0"),
-        ([{"role": "user", "content": 7}], "body.messages.0.content"),
-        ([{"role": "user", "content": [{"type": "video"}]}], "Unknown part type: video"),
+        ([{"role": "user", "content": 7}], "body.messages.0.ChatCompletionUserMessageParam.content"),
+        ([{"role": "user", "content": None}], "19 validation errors"),
+        ([{"role": "user", "content": [{"type": "video"}]}], "validation errors for ValidatorIterator"),
         ([{"role": "user", "content": [{"type": "text"}]}], "Field required"),
-        ([{"role": "user", "content": [{"type": "input_audio"}]}], "is not a multimodal model"),
+        (
+            [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}]}],
+            "is not a multimodal model",
+        ),
     ],
 )
 def test_messages_that_are_none(mock: Any, messages: list[Any], message: str) -> None:
@@ -150,7 +169,9 @@ def test_messages_that_are_none(mock: Any, messages: list[Any], message: str) ->
         {"model": None},
         {"unknown_field": {"deep": [1]}},
         {"messages": [{"role": "alien", "content": "x"}]},
-        {"messages": [{"role": "assistant"}, {"role": "user", "content": None}]},
+        {"messages": [{"role": "assistant"}, {"role": "user"}]},
+        {"structured_outputs": {"regex": "a+"}},
+        {"response_format": {"type": "text"}},
         {"tools": TOOLS, "tool_choice": "none"},
         {"logit_bias": {"5": 1.0}, "user": "someone", "metadata": {"a": "b"}},
         {"n": None, "temperature": None, "max_tokens": None, "stream": None, "stop": None},
@@ -160,10 +181,55 @@ def test_what_vllm_lets_through(mock: Any, body: dict[str, Any]) -> None:
     assert mock.chat(**{"max_tokens": 2, **body}).status_code == 200
 
 
-@pytest.mark.parametrize("prompt", [[], 7, {"a": 1}, [1, "a"], [[]], [-5], [2**40]])
-def test_prompts_that_are_none(mock: Any, prompt: Any) -> None:
+@pytest.mark.parametrize(
+    ("prompt", "message", "param"),
+    [
+        ("", "Either prompt or prompt_embeds must be provided", "prompt"),
+        ([], "You must pass at least one prompt", None),
+        (7, "4 validation errors", "body.prompt"),
+        ({"a": 1}, "4 validation errors", "body.prompt"),
+        ([1, "a"], "5 validation errors", "body.prompt.1"),
+        ([[]], "The decoder prompt cannot be empty", None),
+        ([-5], "greater than or equal to 0", "body.prompt.0"),
+        ([2**40], "Token id 1099511627776 is out of vocabulary", None),
+    ],
+)
+def test_prompts_that_are_none(mock: Any, prompt: Any, message: str, param: str | None) -> None:
     error = error_of(httpx.post(f"{mock.url}/v1/completions", json={"prompt": prompt}), 400)
-    assert error["param"] == "prompt"
+    assert message in error["message"]
+    assert error["param"] == param
+
+
+def test_what_is_asked_for_is_cut_to_what_the_context_has_room_for(mock: Any) -> None:
+    """As vLLM: it refuses only what no prompt would leave room for."""
+    usage = mock.chat(messages=MESSAGES, max_tokens=8192, ignore_eos=True).json()["usage"]
+    assert usage["total_tokens"] == 8192
+
+
+@pytest.mark.parametrize(
+    "extra", [{"logprobs": True, "top_logprobs": 21}, {"allowed_token_ids": []}, {"thinking_token_budget": 5}]
+)
+def test_what_the_engine_refuses_comes_as_an_event_of_a_stream(
+    mock: Any, extra: dict[str, Any], sse: Callable[[str], list[Any]]
+) -> None:
+    """The API server has begun to answer by then: status 200, and no token."""
+    plain = mock.chat(messages=MESSAGES, **extra)
+    streamed = mock.chat(messages=MESSAGES, stream=True, **extra)
+    assert (plain.status_code, streamed.status_code) == (400, 200)
+    assert sse(streamed.text) == [plain.json(), "[DONE]"]
+
+
+def test_a_long_list_of_problems_is_cut(mock: Any) -> None:
+    error = error_of(mock.chat(messages=[{}]), 400)
+    assert error["message"].startswith("15 validation errors:")
+    assert error["message"].endswith("\n  ...and 5 more errors")
+    assert error["message"].count("\n") == 11
+
+
+def test_what_a_caller_sent_is_not_repeated_at_length(mock: Any) -> None:
+    error = error_of(mock.chat(temperature="x" * 5000), 400)
+    assert "x" * 200 + "...[truncated]" in error["message"]
+    assert "x" * 201 not in error["message"]
 
 
 def test_paths_and_methods_that_do_not_exist(mock: Any) -> None:
