@@ -7,7 +7,7 @@ figure itself; `save` also writes it to ``build/figures``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from workbook.paths import build_dir
+from workbook.traces import PHASES
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++", "oo", "**")
@@ -42,6 +43,20 @@ STYLE = {
 }
 _INK = "#222222"
 _MAX_LABELLED = 24  # bars in one panel; more values than that cannot be read
+_CLOCK_STEP_MS = 0.5  # a span's start and end are measured by one clock, its phases by another
+
+# The parts of a traced call; on a grey print neighbours differ by lightness or by their hatch.
+_PARTS: dict[str, dict[str, Any]] = {
+    "gateway": {"facecolor": "#56B4E9", "hatch": ""},
+    "engine, beside the model": {"facecolor": "#CC79A7", "hatch": "///"},
+    "queue": {"facecolor": "#F0E442", "hatch": ""},
+    "prefill": {"facecolor": "#D55E00", "hatch": "..."},
+    "decode": {"facecolor": "#0072B2", "hatch": ""},
+}
+_PART_OF_PHASE = (  # in the order of `traces.PHASES`
+    *("gateway", "engine, beside the model", "queue", "prefill", "decode"),
+    *("engine, beside the model", "gateway"),
+)
 
 # Cost is shown in the largest of these units in which the highest bar has a digit before the point.
 _USD_UNITS = ((1.0, "USD"), (1e-3, "milli-USD"), (1e-6, "micro-USD"), (1e-9, "nano-USD"))
@@ -110,14 +125,47 @@ def call_timeline(span: pd.Series) -> Figure:
                 color=_INK,
                 arrowprops={"arrowstyle": "-", "color": _INK, "lw": 0.8},
             )
-        axes.margins(x=0.08)
-        axes.set_xlim(left=0)
         axes.set_ylim(-0.45, 1.0)
         axes.set_yticks([])
-        axes.grid(False)
-        axes.spines["left"].set_visible(False)
-        axes.set_xlabel("time since the call began (ms)")
+        _call_axis(axes)
         _legend(figure, axes)
+    return _finished(figure)
+
+
+def call_trace(call: pd.Series) -> Figure:
+    """One call from the gateway into the engine and back, a row of `traces.join`; the legend tells each part's time.
+
+    Raises ValueError for a call without an engine span, and where two clocks contradict each other.
+    """
+    parts = _parts(call)
+    with _style():
+        figure, axes = plt.subplots(figsize=(8, 1.9))
+        _draw_parts(axes, 0, parts)
+        axes.set_yticks([])
+        axes.set_ylim(-0.5, 0.5)
+        _call_axis(axes)
+        times = {name: sum(width for part, width in parts if part == name) for name in _PARTS}
+        _parts_legend(figure, {name: f"{name}: {time:,.2f} ms" for name, time in times.items()})
+    return _finished(figure)
+
+
+def call_traces(calls: pd.DataFrame, labels: Sequence[str] | None = None) -> Figure:
+    """Several calls like `call_trace`, one below the other, each from its own beginning.
+
+    ``calls`` are rows of `traces.join`, drawn in their order; ``labels`` name them, their tenants otherwise.
+    Raises ValueError as `call_trace` does.
+    """
+    _require_rows(calls)
+    names = list(calls["tenant_id"] if labels is None else labels)
+    with _style():
+        figure, axes = plt.subplots(figsize=(8, 1.4 + 0.4 * len(calls)))
+        for place, (_, call) in enumerate(calls.iterrows()):
+            _draw_parts(axes, place, _parts(call))
+        axes.set_yticks(range(len(calls)), names)
+        axes.set_ylim(len(calls) - 0.5, -0.5)
+        _call_axis(axes)
+        axes.grid(True, axis="x")
+        _parts_legend(figure, {name: name for name in _PARTS})
     return _finished(figure)
 
 
@@ -223,6 +271,45 @@ def _moments(first: Any, total: float) -> list[tuple[float, str, str]]:
     if pd.isna(first):
         return [(total, "end", "center")]
     return [(float(first), "first token", "right"), (total, "end", "left")]
+
+
+def _call_axis(axes: Axes) -> None:
+    """Time from a call's beginning to the right; up and down mean nothing."""
+    axes.margins(x=0.08)
+    axes.set_xlim(left=0)
+    axes.grid(False)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("time since the call began (ms)")
+
+
+def _parts(call: pd.Series) -> list[tuple[str, float]]:
+    """Name and length (ms) of each part of a call, in order of time."""
+    lengths = call[list(PHASES)]
+    if lengths.isna().any():
+        raise ValueError(
+            f"call {call['call_id']} ({call['outcome']}) has no engine span to draw; aborted, refused and "
+            "untraced calls have none"
+        )
+    outside = lengths.min()
+    if outside < -_CLOCK_STEP_MS:
+        raise ValueError(
+            f"call {call['call_id']}: its engine span lies {-outside:.1f} ms outside of it; "
+            "the clocks of the gateway and the engine differ"
+        )
+    return list(zip(_PART_OF_PHASE, lengths.clip(lower=0).astype(float), strict=True))
+
+
+def _draw_parts(axes: Axes, place: float, parts: Sequence[tuple[str, float]]) -> None:
+    begin = 0.0
+    for name, length in parts:
+        axes.barh(place, length, 0.7, left=begin, edgecolor="white", linewidth=0.5, **_PARTS[name])
+        begin += length
+
+
+def _parts_legend(figure: Figure, labels: Mapping[str, str]) -> None:
+    key = [Patch(edgecolor="white", label=labels[name], **look) for name, look in _PARTS.items()]
+    figure.legend(handles=key, loc="outside upper right", ncols=3)
 
 
 def _lanes(begin: Sequence[float], length: Sequence[float]) -> list[int]:

@@ -7,6 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from workbook import figures
+from workbook.traces import PHASES
 
 START = pd.Timestamp("2026-01-01T00:00:00Z")
 
@@ -29,6 +30,14 @@ def spans() -> pd.DataFrame:
     frame["duration_ms"] = (frame["end"] - frame["start"]).dt.total_seconds() * 1e3
     frame["time_to_first_token_ms"] = pd.Series([250.0, None, None, None, None, None], dtype="Float64")
     return frame
+
+
+@pytest.fixture
+def traced(spans: pd.DataFrame) -> pd.DataFrame:
+    """The first three calls, as `traces.join` gives them, in milliseconds."""
+    calls = spans.head(3).assign(call_id=["one", "two", "three"], outcome="success")
+    parts = [(10, 20, 5, 100, 800, 15, 50), (30, 0.5, 0.02, 200, 1200, 0, 69.48), (1, 2, 3, 100, 90, 2, 2)]
+    return calls.assign(**dict(zip(PHASES, zip(*parts, strict=True), strict=True)))
 
 
 def heights(figure: Figure, panel: int) -> dict[str, list[float]]:
@@ -129,12 +138,57 @@ def test_many_calls_are_bars_from_start_to_end_by_tenant(spans: pd.DataFrame) ->
     assert "(s)" in axes.get_xlabel()
 
 
-def test_no_text_leaves_the_picture_or_covers_another(spans: pd.DataFrame) -> None:
+def test_a_traced_call_is_drawn_part_by_part(traced: pd.DataFrame) -> None:
+    figure = figures.call_trace(traced.iloc[0])
+    bars = [bar for container in figure.axes[0].containers for bar in container]
+    assert [(bar.get_x(), bar.get_width()) for bar in bars] == [
+        *((0, 10), (10, 20), (30, 5), (35, 100), (135, 800), (935, 15), (950, 50)),
+    ]
+    assert bars[0].get_facecolor() == bars[-1].get_facecolor()  # the gateway, there and back
+    assert bars[1].get_facecolor() == bars[-2].get_facecolor()  # the engine beside its model
+    assert len({(bar.get_facecolor(), bar.get_hatch()) for bar in bars}) == 5
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "gateway: 60.00 ms",
+        "engine, beside the model: 35.00 ms",
+        "queue: 5.00 ms",
+        "prefill: 100.00 ms",
+        "decode: 800.00 ms",
+    ]
+    assert "(ms)" in figure.axes[0].get_xlabel()
+
+
+def test_traced_calls_lie_below_each_other_from_their_own_beginning(traced: pd.DataFrame) -> None:
+    figure = figures.call_traces(traced)
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["acme", "acme", "globex"]
+    bars = [bar for container in axes.containers for bar in container]
+    assert [bar.get_x() for bar in bars[:: len(PHASES)]] == [0, 0, 0]
+    ends = [bar.get_x() + bar.get_width() for bar in bars[len(PHASES) - 1 :: len(PHASES)]]
+    assert ends == pytest.approx([1000, 1500, 200])
+    assert axes.yaxis_inverted()  # the first on top
+    named = figures.call_traces(traced, ["plain", "streamed", "two choices"])
+    assert [label.get_text() for label in named.axes[0].get_yticklabels()] == ["plain", "streamed", "two choices"]
+
+
+def test_what_cannot_be_drawn_of_a_trace_is_said(traced: pd.DataFrame) -> None:
+    aborted = traced.iloc[0].copy()
+    aborted[["queue_ms", "outcome"]] = [pd.NA, "client_disconnected"]
+    with pytest.raises(ValueError, match=r"call one \(client_disconnected\) has no engine span to draw"):
+        figures.call_trace(aborted)
+    elsewhere = traced.iloc[0].copy()
+    elsewhere["gateway_after_ms"] = -3.0
+    with pytest.raises(ValueError, match=r"lies 3\.0 ms outside of it; the clocks"):
+        figures.call_trace(elsewhere)
+
+
+def test_no_text_leaves_the_picture_or_covers_another(spans: pd.DataFrame, traced: pd.DataFrame) -> None:
     drawn = (
         figures.tokens(spans),
         figures.cost(spans),
         figures.call_timeline(spans.iloc[0]),
         figures.calls_timeline(spans),
+        figures.call_trace(traced.iloc[0]),
+        figures.call_traces(traced),
     )
     for figure in drawn:
         figure.draw_without_rendering()
@@ -148,7 +202,7 @@ def test_no_text_leaves_the_picture_or_covers_another(spans: pd.DataFrame) -> No
 
 
 def test_nothing_to_draw_is_said(spans: pd.DataFrame) -> None:
-    for draw in (figures.tokens, figures.cost, figures.calls_timeline):
+    for draw in (figures.tokens, figures.cost, figures.calls_timeline, figures.call_traces):
         with pytest.raises(ValueError, match="no spans to draw"):
             draw(spans.iloc[:0])
 
