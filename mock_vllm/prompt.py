@@ -25,10 +25,14 @@ _NOT_TEXT = "TextEncodeInput must be Union[TextInputSequence, Tuple[InputSequenc
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Tokens as text, and the words the answer is about (the last message, or the whole prompt)."""
+    """Tokens as text, and the words the answer is about (the last message, or the whole prompt).
+
+    `as_ids` for a prompt that came as token ids: nobody had to count it.
+    """
 
     pieces: list[str]
     subject: str
+    as_ids: bool = False
 
     @property
     def characters(self) -> int:
@@ -79,7 +83,7 @@ def _given_prompt(item: str | list[int], add_special_tokens: bool) -> Prompt:
         texts = [tokenizer.token_text(number) for number in item]
     except ValueError as error:
         raise refused(str(error)) from None
-    return Prompt(texts, "".join(text for text in texts if text not in tokenizer.SPECIAL_TOKENS))
+    return Prompt(texts, "".join(text for text in texts if text not in tokenizer.SPECIAL_TOKENS), as_ids=True)
 
 
 def _are_ids(item: list[Any]) -> bool:
@@ -101,7 +105,7 @@ def truncated(prompt: Prompt, body: dict[str, Any], max_model_len: int) -> Promp
     if keep == 0:
         raise refused(_EMPTY)
     kept = prompt.pieces[:keep] if body.get("truncation_side") == "right" else prompt.pieces[-keep:]
-    return Prompt(kept, prompt.subject)
+    return Prompt(kept, prompt.subject, prompt.as_ids)
 
 
 def rendered(messages: list[dict[str, Any]], body: dict[str, Any]) -> Prompt:

@@ -125,19 +125,20 @@ def check_prompt(prompt: Prompt, max_model_len: int) -> None:
     if len(prompt) <= max_model_len:
         return
     most, characters = max_model_len * _MOST_CHARACTERS_PER_TOKEN, prompt.characters
-    if characters > most:
+    if characters > most and not prompt.as_ids:
         raise bad_parameter(
             f"{start} {characters} characters (more than {most} characters, which is the upper bound for "
             f"{max_model_len} input tokens). {end}",
             "input_text",
             characters,
         )
-    # vLLM stops counting one token past the limit, hence "at least".
+    # vLLM stops counting a text one token past the limit, hence "at least".
+    count = len(prompt) if prompt.as_ids else max_model_len + 1
     raise bad_parameter(
-        f"{start} at least {max_model_len + 1} input tokens, which exceeds this limit even without any output "
-        f"tokens. {end}",
+        f"{start} {'' if prompt.as_ids else 'at least '}{count} input tokens, which exceeds this limit even without "
+        f"any output tokens. {end}",
         "input_tokens",
-        max_model_len + 1,
+        count,
     )
 
 

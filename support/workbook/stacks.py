@@ -103,6 +103,9 @@ class Stack(Managed):
             "OTEL_EXPORTER_OTLP_PROTOCOL": self._protocol,
             "OTEL_EXPORTER_OTLP_ENDPOINT": self._receiver.endpoint(self._protocol),
             "OTEL_BSP_SCHEDULE_DELAY": BATCH_DELAY_MS,
+            # vLLM closes an idle connection after 5 s. The proxy, which would keep it for 120 s, must be first: a
+            # request that meets the closing ends with a 500.
+            "AIOHTTP_KEEPALIVE_TIMEOUT": "4",
             **self._env,
         }
 
