@@ -8,8 +8,38 @@ Behind the proxy, name the ready instance in the configuration (an instance: the
 In a program that calls LiteLLM itself, append it: ``litellm.callbacks.append(OtelCostLogger())``.
 """
 
-from otel_cost_logger.logger import OtelCostLogger, proxy_handler_instance
-from otel_cost_logger.provider import get_tracer_provider
-from otel_cost_logger.record import CallRecord, build_record
+from __future__ import annotations
 
-__all__ = ["CallRecord", "OtelCostLogger", "build_record", "get_tracer_provider", "proxy_handler_instance"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from otel_cost_logger.durable import DurableSpanProcessor
+    from otel_cost_logger.logger import OtelCostLogger, proxy_handler_instance
+    from otel_cost_logger.provider import get_tracer_provider
+    from otel_cost_logger.record import CallRecord, build_record
+
+__all__ = [
+    "CallRecord",
+    "DurableSpanProcessor",
+    "OtelCostLogger",
+    "build_record",
+    "get_tracer_provider",
+    "proxy_handler_instance",
+]
+
+_MODULES = {
+    "CallRecord": "record",
+    "DurableSpanProcessor": "durable",
+    "OtelCostLogger": "logger",
+    "build_record": "record",
+    "get_tracer_provider": "provider",
+    "proxy_handler_instance": "logger",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when asked for: reading a ledger must not import LiteLLM, which takes seconds and fetches its price map.
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

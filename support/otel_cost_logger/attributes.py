@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from otel_cost_logger.record import CallRecord
+if TYPE_CHECKING:
+    from otel_cost_logger.record import CallRecord
 
 AttributeValue = str | bool | int | float | Sequence[str]
 

@@ -23,11 +23,20 @@ from litellm.integrations.custom_logger import CustomLogger
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Tracer
 
+from otel_cost_logger.expected import Expected
 from otel_cost_logger.ids import PlannedIds
 from otel_cost_logger.inflight import InFlight
 from otel_cost_logger.once import PendingFailures, Seen
-from otel_cost_logger.provider import cost_tracer, get_tracer_provider
-from otel_cost_logger.record import CallRecord, build_record, is_llm_call, record_of_abandoned
+from otel_cost_logger.provider import CostTracerProvider, cost_tracer, get_tracer_provider
+from otel_cost_logger.record import (
+    DEFAULT_TENANT,
+    UNKNOWN,
+    CallRecord,
+    build_record,
+    clean,
+    is_llm_call,
+    record_of_abandoned,
+)
 from otel_cost_logger.settings import Settings
 from otel_cost_logger.span import emit_span
 from otel_cost_logger.upstream import with_stream_usage, with_trace_context
@@ -37,11 +46,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What became of the reports: spans emitted, second reports of a call left out, records lost."""
+    """What became of the calls: ``recorded`` are spans emitted, ``repeated`` second reports of a call left out,
+    ``dropped`` records lost with an exception. ``seen`` are proxied calls noticed before they were dispatched, and
+    ``missing`` those of them that have ended and left no record."""
 
     recorded: int = 0
     repeated: int = 0
     dropped: int = 0
+    seen: int = 0
+    missing: int = 0
 
 
 class OtelCostLogger(CustomLogger):
@@ -60,15 +73,17 @@ class OtelCostLogger(CustomLogger):
         self._seen = Seen()
         self._pending = PendingFailures()
         self._in_flight = InFlight(self._hung_up)
+        self._expected = Expected()
         self._counts = {"recorded": 0, "repeated": 0, "dropped": 0}
         self._counts_lock = threading.Lock()
         self._exit_handler_registered = False
 
     @property
     def counts(self) -> Counts:
-        """How many records this process wrote, left out as repetitions, and lost."""
+        """What became of this process's calls so far."""
+        missing = len(self._expected) - len(self._in_flight) - len(self._pending)
         with self._counts_lock:
-            return Counts(**self._counts)
+            return Counts(**self._counts, seen=self._expected.seen, missing=max(0, missing))
 
     # Hooks of LiteLLM, library mode.
 
@@ -115,6 +130,7 @@ class OtelCostLogger(CustomLogger):
         def expect_report() -> None:
             self._tracer()  # from the first call on, so that a SIGTERM right after its answer finds its handler
             if is_llm_call(call_type):
+                self._expect(data, user_api_key_dict)
                 self._in_flight.begin(_request_key(data, user_api_key_dict), {"call_type": call_type, **data})
 
         self._guarded(expect_report)
@@ -138,6 +154,14 @@ class OtelCostLogger(CustomLogger):
         self._guarded(record_it)
 
     # From report to record.
+
+    def _expect(self, data: Mapping[Any, Any], user_api_key_dict: Any) -> None:
+        call_id = clean(data.get("litellm_call_id")) or UNKNOWN
+        self._expected.begin(call_id)
+        provider = self._provider()
+        if isinstance(provider, CostTracerProvider) and provider.durable is not None:
+            team, alias = (getattr(user_api_key_dict, name, None) for name in ("team_id", "key_alias"))
+            provider.durable.expect_call(call_id, clean(team or alias) or DEFAULT_TENANT, clean(data.get("model")))
 
     def _succeeded(self, kwargs: Any, response: Any, start: Any, end: Any) -> None:
         def record_it() -> None:
@@ -186,6 +210,7 @@ class OtelCostLogger(CustomLogger):
             self._count("repeated")
             return
         emit_span(self._tracer(), record, genai=self._settings.genai_spans)
+        self._expected.recorded(record.call_id)
         self._count("recorded")
 
     def _provider(self) -> TracerProvider:

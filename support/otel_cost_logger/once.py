@@ -62,6 +62,10 @@ class PendingFailures:
         self._waiting: dict[Hashable, _Waiting] = {}
         self._lock = threading.Lock()
 
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._waiting)
+
     def hold(self, key: Hashable, record: CallRecord) -> CallRecord | None:
         """Keep ``record`` until its call is settled; returns the one it displaces, if any."""
         with self._lock:

@@ -13,6 +13,7 @@ import os
 import threading
 from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider
@@ -26,11 +27,15 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import Tracer
 
 from otel_cost_logger.ids import PlannedIds
-from otel_cost_logger.settings import BATCH, CONSOLE, GRPC, SIMPLE, Settings
+from otel_cost_logger.settings import BATCH, CONSOLE, DURABLE, GRPC, OTLP, SIMPLE, Ledger, Settings
 from otel_cost_logger.termination import FlushOnTermination
+
+if TYPE_CHECKING:
+    from otel_cost_logger.durable import DurableSpanProcessor
 
 SCOPE = "litellm.cost_attribution"
 DISTRIBUTION = "llm-cost-attribution"
+_LEDGER_PATIENCE_MILLIS = 1000  # at the end of the process; what is not sent by then is in the file
 
 _log = logging.getLogger(__name__)
 _provider: TracerProvider | None = None
@@ -44,6 +49,12 @@ def plugin_version() -> str:
         return version(DISTRIBUTION)
     except PackageNotFoundError:
         return "unknown"
+
+
+class CostTracerProvider(TracerProvider):
+    """A provider of cost spans. ``durable`` is its durable processor, if it has one: it also notes calls that begin."""
+
+    durable: DurableSpanProcessor | None = None
 
 
 def get_tracer_provider() -> TracerProvider:
@@ -65,20 +76,34 @@ def cost_tracer(provider: TracerProvider) -> Tracer:
     return provider.get_tracer(SCOPE, plugin_version())
 
 
-def build_provider(settings: Settings) -> TracerProvider:
+def build_provider(settings: Settings) -> CostTracerProvider:
     """A new provider with the processors and exporters of ``settings``; the caller shuts it down."""
     if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         _log.warning("OTEL_SDK_DISABLED=true: no cost span will be written")
     unlimited = SpanLimits.UNSET
-    provider = TracerProvider(
+    provider = CostTracerProvider(
         resource=_resource(),
         sampler=ALWAYS_ON,  # a record that pays for something is never sampled away
         id_generator=PlannedIds(),
         span_limits=SpanLimits(max_span_attributes=unlimited, max_span_attribute_length=unlimited),
     )
-    for name in settings.exporters:
+    exporters = list(settings.exporters)
+    if settings.ledger is not None:
+        # Spans are written once. A terminal shows them beside the ledger: nothing can be lost on its way there.
+        otlp = OTLP in exporters
+        provider.durable = _durable(settings.ledger, _exporter(OTLP, settings) if otlp else None)
+        provider.add_span_processor(FlushOnTermination(provider.durable, _LEDGER_PATIENCE_MILLIS))
+        exporters = [name for name in exporters if name != OTLP]
+    for name in exporters:
         provider.add_span_processor(_processor(name, settings))
     return provider
+
+
+def _durable(ledger: Ledger, exporter: SpanExporter | None) -> DurableSpanProcessor:
+    # Imported where chosen, as the exporters are.
+    from otel_cost_logger.durable import DurableSpanProcessor
+
+    return DurableSpanProcessor(exporter, ledger.path, sync=ledger.sync, keep_days=ledger.keep_days)
 
 
 def _resource() -> Resource:
@@ -90,7 +115,8 @@ def _resource() -> Resource:
 
 
 def _processor(name: str, settings: Settings) -> SpanProcessor:
-    kind = settings.processor or (SIMPLE if name == CONSOLE else BATCH)
+    chosen = None if settings.processor == DURABLE else settings.processor
+    kind = chosen or (SIMPLE if name == CONSOLE else BATCH)
     exporter = _exporter(name, settings)
     return SimpleSpanProcessor(exporter) if kind == SIMPLE else FlushOnTermination(BatchSpanProcessor(exporter))
 

@@ -39,6 +39,7 @@ TENANT_CALLER = "caller"  # metadata.tenant_id, believed in library mode only: t
 TENANT_NONE = "none"  # nobody authenticated
 
 DEFAULT_TENANT = "default"
+UNKNOWN = "unknown"  # a call id or model that nobody gave
 UNAUTHENTICATED_TENANT = "unauthenticated"
 
 _MAX_TEXT = 256  # characters; identifiers and model names are far shorter
@@ -172,12 +173,12 @@ def build_record(
     )
     address, port = _server(payload.get("api_base") or params.get("api_base"))
     return CallRecord(
-        call_id=clean(call.get("litellm_call_id") or payload.get("litellm_call_id")) or "unknown",
+        call_id=clean(call.get("litellm_call_id") or payload.get("litellm_call_id")) or UNKNOWN,
         call_type=call_type,
         operation=_OPERATIONS.get(_sync_name(call_type), call_type),
         stream=stream,
         choice_count=choice_count,
-        model=clean(payload.get("model_group") or metadata.get("model_group") or call.get("model")) or "unknown",
+        model=clean(payload.get("model_group") or metadata.get("model_group") or call.get("model")) or UNKNOWN,
         model_served=(None if refused else clean(call.get("model"))) or None,
         provider=clean(call.get("custom_llm_provider") or payload.get("custom_llm_provider")) or None,
         tenant_id=tenant_id,

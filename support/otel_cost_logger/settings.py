@@ -3,16 +3,24 @@
 Standard OpenTelemetry variables choose the exporter (``OTEL_TRACES_EXPORTER``: console, otlp, none, or several
 separated by commas) and its protocol (``OTEL_EXPORTER_OTLP_TRACES_PROTOCOL``, ``OTEL_EXPORTER_OTLP_PROTOCOL``);
 the exporters themselves read the rest (endpoint, headers, TLS, compression). ``OTEL_PROPAGATORS`` without
-``tracecontext`` keeps the trace context from the engine. Two variables are ours:
-``OTEL_COST_LOGGER_PROCESSOR`` (simple or batch) and ``OTEL_COST_LOGGER_ERROR_MESSAGES`` (true keeps the text of
-errors, which may quote a prompt).
+``tracecontext`` keeps the trace context from the engine. The others are ours:
+
+- ``OTEL_COST_LOGGER_LEDGER_FILE`` keeps every record in this file, and exports it from there (see `durable`).
+- ``OTEL_COST_LOGGER_LEDGER_SYNC`` (normal or full) says what the ledger survives: the process, or the machine too.
+- ``OTEL_COST_LOGGER_LEDGER_DAYS`` is how long exported records stay in it.
+- ``OTEL_COST_LOGGER_PROCESSOR`` (simple, batch or durable) says how spans reach the exporter.
+- ``OTEL_COST_LOGGER_ERROR_MESSAGES`` (true keeps the text of errors, which may quote a prompt).
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+
+from otel_cost_logger.durable_settings import DEFAULT_KEEP_DAYS, SYNC_FULL, SYNC_NORMAL
 
 CONSOLE = "console"
 OTLP = "otlp"
@@ -21,7 +29,12 @@ GRPC = "grpc"
 HTTP_PROTOBUF = "http/protobuf"
 SIMPLE = "simple"
 BATCH = "batch"
+DURABLE = "durable"
 
+LEDGER_FILE = "OTEL_COST_LOGGER_LEDGER_FILE"
+_LEDGER_SYNC = "OTEL_COST_LOGGER_LEDGER_SYNC"
+_LEDGER_DAYS = "OTEL_COST_LOGGER_LEDGER_DAYS"
+_PROCESSOR = "OTEL_COST_LOGGER_PROCESSOR"
 _TRACE_CONTEXT = "tracecontext"
 _GENAI_OPT_IN = "gen_ai_latest_experimental"
 
@@ -31,13 +44,24 @@ class SettingsError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Ledger:
+    """The durable processor's file: where, whether each write waits for the disk ("full") or not ("normal"), and how
+    many days exported records stay."""
+
+    path: Path
+    sync: str = SYNC_NORMAL
+    keep_days: float = DEFAULT_KEEP_DAYS
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The plugin's settings.
 
     ``exporters`` are the names in OTEL_TRACES_EXPORTER, ``protocol`` is the OTLP protocol, ``processor`` is
-    ``simple``, ``batch`` or None (console exports simply, so that each span shows at once; OTLP in batches).
-    ``genai_spans`` gives spans the name and kind of the OpenTelemetry GenAI conventions. With ``propagate`` the engine
-    is told the cost span's trace context.
+    ``simple``, ``batch``, ``durable`` or None (console exports simply, so that each span shows at once; OTLP in
+    batches). ``genai_spans`` gives spans the name and kind of the OpenTelemetry GenAI conventions. With ``propagate``
+    the engine is told the cost span's trace context. ``ledger`` describes the file of the durable processor, and is
+    there if and only if that one is chosen.
     """
 
     exporters: tuple[str, ...] = (CONSOLE,)
@@ -46,6 +70,11 @@ class Settings:
     genai_spans: bool = False
     error_messages: bool = False
     propagate: bool = True
+    ledger: Ledger | None = None
+
+    def __post_init__(self) -> None:
+        if (self.processor == DURABLE) != (self.ledger is not None):
+            raise SettingsError(f"{_PROCESSOR}={DURABLE} and {LEDGER_FILE} belong together; set both")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -55,9 +84,14 @@ class Settings:
         for name in names:
             _check("OTEL_TRACES_EXPORTER", name, (CONSOLE, OTLP, NONE))
         protocol = env.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or env.get("OTEL_EXPORTER_OTLP_PROTOCOL") or GRPC
-        processor = env.get("OTEL_COST_LOGGER_PROCESSOR") or None
+        ledger = _ledger(env)
+        processor = env.get(_PROCESSOR) or (DURABLE if ledger else None)
         if processor:
-            _check("OTEL_COST_LOGGER_PROCESSOR", processor, (SIMPLE, BATCH))
+            _check(_PROCESSOR, processor, (SIMPLE, BATCH, DURABLE))
+        if ledger and processor != DURABLE:
+            raise SettingsError(f"{LEDGER_FILE} is set, but {_PROCESSOR}={processor!r} writes no ledger; unset one")
+        if processor == DURABLE and not ledger:
+            raise SettingsError(f"{_PROCESSOR}={DURABLE!r} needs {LEDGER_FILE}, the file to write to")
         propagators = {name.strip() for name in env.get("OTEL_PROPAGATORS", _TRACE_CONTEXT).split(",")}
         opt_in = {value.strip() for value in env.get("OTEL_SEMCONV_STABILITY_OPT_IN", "").split(",")}
         messages = env.get("OTEL_COST_LOGGER_ERROR_MESSAGES", "false").lower()
@@ -68,7 +102,30 @@ class Settings:
             genai_spans=_GENAI_OPT_IN in opt_in,
             error_messages=_check("OTEL_COST_LOGGER_ERROR_MESSAGES", messages, ("true", "false")) == "true",
             propagate=_TRACE_CONTEXT in propagators,
+            ledger=ledger,
         )
+
+
+def _ledger(env: Mapping[str, str]) -> Ledger | None:
+    file = env.get(LEDGER_FILE, "").strip()
+    sync = env.get(_LEDGER_SYNC) or SYNC_NORMAL
+    text = env.get(_LEDGER_DAYS) or str(DEFAULT_KEEP_DAYS)
+    _check(_LEDGER_SYNC, sync, (SYNC_NORMAL, SYNC_FULL))
+    try:
+        days = float(text)
+    except ValueError:
+        days = math.nan
+    if not (days > 0 and math.isfinite(days)):
+        raise SettingsError(f"{_LEDGER_DAYS}={text!r} is not a number of days above 0")
+    if not file:
+        for variable in (_LEDGER_SYNC, _LEDGER_DAYS):
+            if env.get(variable):
+                raise SettingsError(f"{variable} is set, but {LEDGER_FILE} is not: there is no ledger")
+        return None
+    path = Path(file)
+    if path.is_dir() or file.endswith(os.sep):
+        raise SettingsError(f"{LEDGER_FILE}={file!r} is a folder; name a file in it, for example {path / 'ledger.db'}")
+    return Ledger(path.absolute(), sync, days)
 
 
 def _check(variable: str, value: str, allowed: tuple[str, ...]) -> str:

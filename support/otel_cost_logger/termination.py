@@ -19,11 +19,13 @@ class FlushOnTermination(SpanProcessor):
     """Passes spans on to ``inner``; from SIGTERM on, exports each at once.
 
     Takes hold of the signal only where somebody else already handles it (a server that will shut down in its
-    own time) and only in the main thread, where Python allows it. The former handler is called first.
+    own time) and only in the main thread, where Python allows it. The former handler is called first. Each export
+    then may take ``patience_millis``.
     """
 
-    def __init__(self, inner: SpanProcessor) -> None:
+    def __init__(self, inner: SpanProcessor, patience_millis: int = 30000) -> None:
         self._inner = inner
+        self._patience_millis = patience_millis
         self._terminating = False
         if threading.current_thread() is not threading.main_thread():
             return
@@ -34,7 +36,7 @@ class FlushOnTermination(SpanProcessor):
         def handle(signum: int, frame: FrameType | None) -> None:
             former(signum, frame)
             self._terminating = True
-            self._inner.force_flush()
+            self._flush()
 
         signal.signal(signal.SIGTERM, handle)
 
@@ -46,7 +48,11 @@ class FlushOnTermination(SpanProcessor):
         """Called when a span ends."""
         self._inner.on_end(span)
         if self._terminating:
-            self._inner.force_flush()
+            self._flush()
+
+    def _flush(self) -> None:
+        # An inner processor that says that it cannot deliver (a durable one does) is not asked to wait again.
+        self._terminating = self._inner.force_flush(self._patience_millis)
 
     def shutdown(self) -> None:
         """Close the exporter."""

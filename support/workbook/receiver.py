@@ -2,7 +2,8 @@
 
 ``python -m workbook.receiver --ledger FILE`` listens for OTLP/HTTP (POST /v1/traces; protobuf or JSON, gzip or
 plain) and OTLP/gRPC on 127.0.0.1, prints one JSON line ``{"http": URL, "grpc": URL, "pid": ...}`` when both accept
-requests, and ends when its stdin closes. It stands where an OpenTelemetry Collector stands in production.
+requests, and ends when its stdin closes. It stands where an OpenTelemetry Collector stands in production, also on that
+one's bad days: ``--fault JSON``, or ``PUT /fault`` while it runs, makes it answer as `workbook.faults` describes.
 
 Each line of the ledger is a ``TracesData`` object in the OTLP JSON encoding, as the Collector's file exporter
 writes it, with exactly one span. Lines are handed to the operating system before the sender gets its answer.
@@ -17,10 +18,12 @@ import base64
 import gzip
 import json
 import os
+import socket
+import struct
 import sys
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,6 +33,8 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]
 from google.protobuf import json_format  # type: ignore[import-untyped]
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -40,11 +45,25 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, TracesData
 
+from workbook.faults import Fault, FaultError, Faults, Refusal, Reset, apply
 from workbook.ports import HOST
 
 _PROTOBUF = "application/x-protobuf"
 _JSON = "application/json"
 _MAX_BODY = 64 * 1024 * 1024  # bytes; the Collector's own limit is 20 MiB
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with no time: the peer sees a reset, not an end
+# What OTLP makes of these HTTP statuses in gRPC (https://opentelemetry.io/docs/specs/otlp/#failures).
+_GRPC_CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.UNIMPLEMENTED,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    500: grpc.StatusCode.INTERNAL,
+    502: grpc.StatusCode.UNAVAILABLE,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.UNAVAILABLE,
+}
 _ID_FIELDS = ("traceId", "spanId", "parentSpanId")
 
 
@@ -64,15 +83,20 @@ class Ledger:
 
 
 class Receiver:
-    """What both transports do with a request: this is the place to refuse, delay or lose one on purpose."""
+    """What both transports do with a request."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, faults: Faults) -> None:
         self._ledger = ledger
+        self.faults = faults
 
     def accept(self, request: ExportTraceServiceRequest) -> ExportTraceServiceResponse:
-        """Keep the spans of ``request``; the answer is full success."""
+        """Keep the spans of ``request``; the answer is full success, unless a fault is in force.
+
+        Raises `faults.Refusal` or `faults.Reset`, for the transport to answer in its own way.
+        """
+        response = apply(self.faults.next(), request)
         self._ledger.append(request)
-        return ExportTraceServiceResponse()
+        return response
 
 
 def _lines(request: ExportTraceServiceRequest) -> Iterator[dict[str, Any]]:
@@ -132,7 +156,24 @@ class _GrpcService(TraceServiceServicer):
         self._receiver = receiver
 
     def Export(self, request: ExportTraceServiceRequest, context: grpc.ServicerContext) -> ExportTraceServiceResponse:
-        return self._receiver.accept(request)
+        try:
+            return self._receiver.accept(request)
+        except Reset:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "connection reset by peer")
+        except Refusal as refusal:
+            if refusal.retry_after is not None:
+                context.set_trailing_metadata((_retry_info(refusal.retry_after),))
+            context.abort(_GRPC_CODES.get(refusal.status, grpc.StatusCode.UNKNOWN), str(refusal))
+        raise AssertionError("abort() has raised")
+
+
+def _retry_info(seconds: float) -> tuple[str, bytes]:
+    """``google.rpc.RetryInfo`` in the status details, as the Collector sends it."""
+    info = RetryInfo()
+    info.retry_delay.FromNanoseconds(int(seconds * 1e9))
+    status = Status()
+    status.details.add().Pack(info)
+    return "grpc-status-details-bin", status.SerializeToString()
 
 
 def serve_grpc(receiver: Receiver, port: int) -> tuple[grpc.Server, int]:
@@ -177,14 +218,39 @@ class _HttpHandler(BaseHTTPRequestHandler):
         except (ValueError, DecodeError, json_format.ParseError, OSError, EOFError, zlib.error) as error:
             self._answer(HTTPStatus.BAD_REQUEST, f"not an OTLP trace request: {error}".encode(), "text/plain")
             return
-        response = self.server.receiver.accept(request)
+        try:
+            response = self.server.receiver.accept(request)
+        except Reset:
+            self.close_connection = True
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            return
+        except Refusal as refusal:
+            pause = {} if refusal.retry_after is None else {"Retry-After": f"{refusal.retry_after:g}"}
+            self._answer(HTTPStatus(refusal.status), str(refusal).encode(), "text/plain", pause)
+            return
         if content_type == _JSON:
             self._answer(HTTPStatus.OK, json_format.MessageToJson(response).encode(), _JSON)
         else:
             self._answer(HTTPStatus.OK, response.SerializeToString(), _PROTOBUF)
 
-    def _answer(self, status: HTTPStatus, body: bytes, content_type: str) -> None:
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.path != "/fault":
+            self._answer(HTTPStatus.NOT_FOUND, b"only /fault can be put", "text/plain")
+            return
+        try:
+            self.server.receiver.faults.set(Fault.from_json(body))
+        except FaultError as error:
+            self._answer(HTTPStatus.BAD_REQUEST, str(error).encode(), "text/plain")
+            return
+        self._answer(HTTPStatus.OK, b"{}", _JSON)
+
+    def _answer(
+        self, status: HTTPStatus, body: bytes, content_type: str, headers: Mapping[str, str] | None = None
+    ) -> None:
         self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -215,14 +281,22 @@ def serve_http(receiver: Receiver, port: int) -> tuple[ThreadingHTTPServer, int]
     return server, server.server_address[1]
 
 
+def _fault(text: str) -> Fault:
+    try:
+        return Fault.from_json(text)
+    except FaultError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until stdin closes; 1 when a port is taken."""
     parser = argparse.ArgumentParser(prog="workbook.receiver", description="Write OTLP spans to a file.")
     parser.add_argument("--ledger", type=Path, required=True, help="file to append spans to, one JSON line each")
     parser.add_argument("--port", type=int, default=0, help="for OTLP/HTTP; 0 takes a free one")
     parser.add_argument("--grpc-port", type=int, default=0, help="for OTLP/gRPC; 0 takes a free one")
+    parser.add_argument("--fault", type=_fault, default=Fault(), help="JSON, see workbook.faults; none by default")
     arguments = parser.parse_args(argv)
-    receiver = Receiver(Ledger(arguments.ledger))
+    receiver = Receiver(Ledger(arguments.ledger), Faults(arguments.fault))
     try:
         http, http_port = serve_http(receiver, arguments.port)
         grpc_server, grpc_port = serve_grpc(receiver, arguments.grpc_port)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from otel_cost_logger import OtelCostLogger
 from otel_cost_logger.provider import build_provider
 from otel_cost_logger.settings import Settings
+from workbook.paths import BUILD_VARIABLE
+from workbook.services import Receiver
 
 MakeCall = Callable[..., dict[str, Any]]
 
@@ -85,3 +92,102 @@ def logger(spans: InMemorySpanExporter) -> OtelCostLogger:
     provider = build_provider(Settings(exporters=()))
     provider.add_span_processor(SimpleSpanProcessor(spans))
     return OtelCostLogger(Settings(), provider)
+
+
+class Collector:
+    """The test receiver as one test sees it: what arrived since the test began, and faults on demand."""
+
+    def __init__(self, receiver: Receiver, ledger: Path) -> None:
+        self._receiver = receiver
+        self._ledger = ledger
+        self._start = ledger.stat().st_size
+        self.fault({})
+
+    @property
+    def traces_url(self) -> str:
+        return f"{self._receiver.endpoint('http/protobuf')}/v1/traces"
+
+    @property
+    def grpc_url(self) -> str:
+        return self._receiver.endpoint("grpc")
+
+    def fault(self, fault: dict[str, Any]) -> None:
+        """From now on answer as `workbook.faults` says."""
+        answer = httpx.put(f"{self._receiver.endpoint('http/protobuf')}/fault", json=fault, trust_env=False)
+        assert answer.status_code == 200, answer.text
+
+    def spans(self) -> list[dict[str, Any]]:
+        """Every span that arrived, repetitions included, in OTLP JSON."""
+        with self._ledger.open("rb") as ledger:
+            ledger.seek(self._start)
+            lines = [json.loads(line) for line in ledger]
+        return [line["resourceSpans"][0]["scopeSpans"][0]["spans"][0] for line in lines]
+
+    def ids(self) -> list[str]:
+        """Their span ids."""
+        return [span["spanId"] for span in self.spans()]
+
+
+@pytest.fixture(scope="session")
+def _receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Receiver, Path]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(BUILD_VARIABLE, str(tmp_path_factory.mktemp("collector")))
+        receiver = Receiver("collector")
+        with receiver:
+            ledger = receiver.ledger
+            patch.undo()  # the tests have build folders of their own
+            yield receiver, ledger
+
+
+@pytest.fixture
+def collector(_receiver: tuple[Receiver, Path]) -> Collector:
+    """A real OTLP receiver, shared by all tests, without a fault at first."""
+    return Collector(*_receiver)
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], object], str], None]:
+    """Wait until a condition holds; fails with the given words after a deadline."""
+
+    def wait(condition: Callable[[], object], what: str) -> None:
+        deadline = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline, f"not within 30 s: {what}"
+            time.sleep(0.02)
+
+    return wait
+
+
+class SpanFactory:
+    """Finished spans, each with ids of its own."""
+
+    def __init__(self) -> None:
+        self._memory = InMemorySpanExporter()
+        provider = build_provider(Settings(exporters=()))
+        provider.add_span_processor(SimpleSpanProcessor(self._memory))
+        self._tracer = provider.get_tracer("a scope", "1.0")
+
+    def __call__(self, count: int, name: str = "call", **attributes: Any) -> list[ReadableSpan]:
+        for number in range(count):
+            self._tracer.start_span(name, attributes={"number": number, **attributes}).end()
+        spans = list(self._memory.get_finished_spans())
+        self._memory.clear()
+        return spans
+
+
+@pytest.fixture
+def make_spans() -> SpanFactory:
+    """``make_spans(3, "name", attribute=1)`` gives three finished spans."""
+    return SpanFactory()
+
+
+def span_id(span: ReadableSpan) -> str:
+    """As OTLP JSON shows it."""
+    assert span.context is not None
+    return f"{span.context.span_id:016x}"
+
+
+@pytest.fixture
+def ids_of() -> Callable[[list[ReadableSpan]], list[str]]:
+    """The ids of spans as OTLP JSON shows them."""
+    return lambda spans: [span_id(span) for span in spans]

@@ -2,15 +2,23 @@ import gzip
 import json
 import re
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
@@ -162,3 +170,117 @@ def test_the_program_itself_refuses_it_too(build: Path, which: str, monkeypatch:
         port = server.getsockname()[1]
         with pytest.raises(ChildDied, match=f"exit code 1: workbook.receiver: port {port} on {HOST}"):
             Receiver("second", **{which.strip("-").replace("-", "_"): port}).start()
+
+
+def put_fault(receiver: Receiver, fault: dict[str, object]) -> httpx.Response:
+    return httpx.put(f"{receiver.endpoint('http/protobuf')}/fault", json=fault)
+
+
+def post(receiver: Receiver, names: list[str]) -> httpx.Response:
+    memory = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(memory))
+    for name in names:
+        provider.get_tracer("t").start_span(name).end()
+    return httpx.post(
+        f"{receiver.endpoint('http/protobuf')}/v1/traces",
+        content=encode_spans(memory.get_finished_spans()).SerializeToString(),
+        headers={"content-type": "application/x-protobuf"},
+    )
+
+
+def names_in(ledger: Path) -> list[str]:
+    return [line["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["name"] for line in lines(ledger)]
+
+
+def test_a_refusal_is_answered_and_ends_when_it_is_told_to(receiver: Receiver) -> None:
+    assert put_fault(receiver, {"status": 503, "retry_after": 2}).status_code == 200
+    answer = post(receiver, ["refused"])
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    put_fault(receiver, {})
+    assert post(receiver, ["kept"]).status_code == 200
+    assert names_in(receiver.ledger) == ["kept"]
+
+
+def test_a_fault_may_last_for_some_requests(receiver: Receiver) -> None:
+    put_fault(receiver, {"status": 307, "requests": 2})
+    assert [post(receiver, ["s"]).status_code for _ in range(4)] == [307, 307, 200, 200]
+
+
+def test_a_reset_gives_no_answer(receiver: Receiver) -> None:
+    put_fault(receiver, {"reset": True})
+    with pytest.raises(httpx.TransportError):
+        post(receiver, ["s"])
+    assert names_in(receiver.ledger) == []
+
+
+def test_a_partial_success_says_how_many_and_keeps_the_others(receiver: Receiver) -> None:
+    put_fault(receiver, {"reject_every": 2})
+    answer = ExportTraceServiceResponse.FromString(post(receiver, ["a", "b", "c", "d", "e"]).content)
+    assert (answer.partial_success.rejected_spans, answer.partial_success.error_message) == (2, "rejected on purpose")
+    assert names_in(receiver.ledger) == ["a", "c", "e"]
+
+
+def test_poison_spoils_the_request_that_it_is_in(receiver: Receiver) -> None:
+    put_fault(receiver, {"poison": "bad"})
+    assert [post(receiver, names).status_code for names in (["good", "bad"], ["good"])] == [400, 200]
+    assert names_in(receiver.ledger) == ["good"]
+
+
+def test_a_delay_comes_before_the_answer_and_discard_keeps_nothing(receiver: Receiver) -> None:
+    put_fault(receiver, {"delay": 0.2, "discard": True})
+    answer = post(receiver, ["s"])
+    assert answer.status_code == 200
+    assert answer.elapsed.total_seconds() >= 0.2
+    assert names_in(receiver.ledger) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "INVALID_ARGUMENT"),
+        (401, "UNAUTHENTICATED"),
+        (429, "RESOURCE_EXHAUSTED"),
+        (503, "UNAVAILABLE"),
+        (307, "UNKNOWN"),
+    ],
+)
+def test_over_grpc_a_refusal_is_a_status(receiver: Receiver, status: int, code: str) -> None:
+    put_fault(receiver, {"status": status, "retry_after": 1})
+    channel = grpc.insecure_channel(receiver.endpoint("grpc").removeprefix("http://"))
+    with channel, pytest.raises(grpc.RpcError) as raised:
+        TraceServiceStub(channel).Export(ExportTraceServiceRequest(), timeout=10)
+    assert raised.value.code().name == code
+    assert b"google.rpc.RetryInfo" in dict(raised.value.trailing_metadata())["grpc-status-details-bin"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"status": 200}, "status 200 refuses nothing"),
+        ({"explode": 1}, "unknown: explode; known: delay, discard"),
+        ([], "a fault is a JSON object"),
+    ],
+)
+def test_a_fault_that_makes_no_sense_is_refused(receiver: Receiver, fault: object, words: str) -> None:
+    answer = httpx.put(f"{receiver.endpoint('http/protobuf')}/fault", json=fault)
+    assert answer.status_code == 400
+    assert words in answer.text
+    assert post(receiver, ["s"]).status_code == 200
+
+
+def test_only_a_fault_can_be_put(receiver: Receiver) -> None:
+    assert httpx.put(f"{receiver.endpoint('http/protobuf')}/faults", json={}).status_code == 404
+
+
+def test_the_program_takes_a_fault_to_begin_with(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "workbook.receiver", "--ledger", str(tmp_path / "x"), "--fault"]
+    with subprocess.Popen([*command, '{"status": 429}'], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        url = json.loads(child.stdout.readline())["http"]
+        headers = {"content-type": "application/x-protobuf"}
+        assert httpx.post(f"{url}/v1/traces", content=b"", headers=headers).status_code == 429
+        child.communicate()
+    refused = subprocess.run([*command, "{"], capture_output=True, text=True, timeout=30, check=False)
+    assert refused.returncode == 2
+    assert "argument --fault: not JSON" in refused.stderr

@@ -1,0 +1,243 @@
+"""``python -m otel_cost_logger ledger``: look at a ledger, ask it, export it, send it again, prune it."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from otel_cost_logger.delivery import sender_for
+from otel_cost_logger.ledger_export import write_csv, write_json_lines, write_parquet
+from otel_cost_logger.ledger_file import LedgerError, identity, open_for_reading
+from otel_cost_logger.ledger_reading import Status, Window, count, moment, status
+from otel_cost_logger.ledger_replay import exporter_to, replay
+from otel_cost_logger.ledger_writer import LedgerWriter
+from otel_cost_logger.retention import old_spans
+from otel_cost_logger.settings import GRPC, HTTP_PROTOBUF, LEDGER_FILE
+
+_WRITERS: dict[str, Callable[[sqlite3.Connection, Window, TextIO], int]] = {
+    "csv": write_csv,
+    "jsonl": write_json_lines,
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Everything that may follow ``ledger``."""
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--file", type=Path, help=f"the ledger; default: ${LEDGER_FILE}")
+    window = argparse.ArgumentParser(add_help=False)
+    window.add_argument("--since", type=_moment, help="spans that ended from then on, e.g. 2026-11-01 (UTC)")
+    window.add_argument("--until", type=_moment, help="spans that ended before, e.g. 2026-12-01T00:00:00+01:00")
+    commands = parser.add_subparsers(dest="ledger_command", required=True)
+
+    command = commands.add_parser("status", parents=[shared], help="what is pending, dead, missing; totals per tenant")
+    command.add_argument("--json", action="store_true", help="for programs")
+    command.set_defaults(run=_status)
+
+    command = commands.add_parser("query", parents=[shared], help="ask in SQL; the ledger is opened read-only")
+    command.add_argument("sql", help='for example "SELECT tenant_id, sum(cost_nano_usd) FROM spans GROUP BY 1"')
+    command.add_argument("--format", choices=("table", "csv", "json"), default="table")
+    command.set_defaults(run=_query)
+
+    command = commands.add_parser("export", parents=[shared, window], help="write spans as CSV, OTLP JSON or Parquet")
+    command.add_argument("--format", choices=(*_WRITERS, "parquet"), required=True)
+    command.add_argument("--out", type=Path, help="a new file; default: standard output (not for Parquet)")
+    command.set_defaults(run=_export)
+
+    command = commands.add_parser("replay", parents=[shared, window], help="send spans again, with their ids")
+    command.add_argument("--to", required=True, metavar="URL", help="the collector, e.g. http://127.0.0.1:4318")
+    command.add_argument("--protocol", choices=(GRPC, HTTP_PROTOBUF), default=HTTP_PROTOBUF)
+    command.add_argument("--dead", action="store_true", help="only dead letters; those accepted are dead no longer")
+    command.set_defaults(run=_replay)
+
+    command = commands.add_parser("prune", parents=[shared], help="delete old spans that are not to be sent any more")
+    command.add_argument("--days", type=_days, required=True, help="keep those written in the last so many days")
+    command.set_defaults(run=_prune)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the chosen command; 0, or 1 when something was left undone. Raises `LedgerError` with what to do."""
+    path = arguments.file or os.environ.get(LEDGER_FILE)
+    if not path:
+        raise LedgerError(f"which ledger? Name its file with --file, or set {LEDGER_FILE}")
+    code: int = arguments.run(Path(path), arguments)
+    return code
+
+
+def _status(path: Path, arguments: argparse.Namespace) -> int:
+    with closing(open_for_reading(path)) as connection:
+        found = status(connection)
+    if arguments.json:
+        print(json.dumps({**asdict(found), "settled": found.settled}, indent=1))
+    else:
+        print("\n".join(_status_lines(path, found)))
+    return 0
+
+
+def _status_lines(path: Path, found: Status) -> Iterator[str]:
+    yield f"{path} ({path.stat().st_size:,} bytes)"
+    yield f"spans        {found.spans:,}, ended {moment(found.first_ns)} to {moment(found.last_ns)}"
+    yield f"pending      {found.pending:,}, the oldest since {moment(found.oldest_pending_ns)}"
+    yield f"dead         {found.dead:,}"
+    for reason, number in found.refusals:
+        yield f"               {number:,}: {reason}"
+    yield f"settled      {found.settled:,}"
+    yield f"calls seen   {found.calls_seen:,}, in flight {found.calls_in_flight:,}, lost {found.calls_lost:,}"
+    yield f"unwritten    {found.spans_unwritten:,}"
+    yield ""
+    names = ("tenant", "calls", "prompt tokens", "completion tokens", "cost in USD")
+    lines = [
+        (
+            str(tenant.tenant_id),
+            f"{tenant.calls:,}",
+            f"{tenant.prompt_tokens:,}",
+            f"{tenant.completion_tokens:,}",
+            _usd(tenant.cost_nano_usd),
+        )
+        for tenant in found.tenants
+    ]
+    yield from _table(names, lines)
+
+
+def _usd(nano_usd: int) -> str:
+    """Exact: no float has a part in it."""
+    whole, fraction = divmod(abs(nano_usd), 10**9)
+    return f"{'-' if nano_usd < 0 else ''}{whole:,}.{fraction:09d}"
+
+
+def _query(path: Path, arguments: argparse.Namespace) -> int:
+    with closing(open_for_reading(path)) as connection:
+        connection.set_authorizer(_this_file_only)
+        try:
+            found = connection.execute(arguments.sql)
+            names = [column[0] for column in found.description or ()]
+            rows = found.fetchall()
+        except (sqlite3.Error, sqlite3.Warning) as error:
+            raise LedgerError(f"the query failed: {error}") from error
+    if arguments.format == "json":
+        print(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=1, default=_hex))
+    elif arguments.format == "csv":
+        csv.writer(sys.stdout, lineterminator="\n").writerows([names, *rows])
+    else:
+        for line in _table(names, [["" if value is None else str(value) for value in row] for row in rows]):
+            print(line)
+    return 0
+
+
+def _this_file_only(action: int, *_: object) -> int:
+    return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_ATTACH else sqlite3.SQLITE_OK
+
+
+def _hex(value: bytes) -> str:
+    return value.hex()
+
+
+def _export(path: Path, arguments: argparse.Namespace) -> int:
+    window = _window(arguments)
+    with closing(open_for_reading(path)) as connection:
+        if arguments.out is None:
+            if arguments.format == "parquet":
+                raise LedgerError("Parquet is not text: name a file with --out")
+            _WRITERS[arguments.format](connection, window, sys.stdout)
+            return 0
+        with _new_file(arguments.out) as part:
+            if arguments.format == "parquet":
+                written = write_parquet(connection, window, part)
+            else:
+                with part.open("w", encoding="utf-8", newline="") as out:
+                    written = _WRITERS[arguments.format](connection, window, out)
+    print(f"{written:,} spans in {arguments.out}")
+    return 0
+
+
+def _replay(path: Path, arguments: argparse.Namespace) -> int:
+    window = _window(arguments)
+    sender = sender_for(exporter_to(arguments.to, arguments.protocol))
+    file = identity(path)
+    with closing(open_for_reading(path)) as connection:
+        chosen = count(connection, window, dead=arguments.dead)
+        try:
+            done = replay(connection, window, sender, dead=arguments.dead)
+        finally:
+            sender.shutdown()
+    if arguments.dead and done.accepted and file is not None:
+        writer = LedgerWriter(path, exporting=False)
+        if not writer.revive(file, done.accepted):
+            raise LedgerError(f"{path} cannot be written: {len(done.accepted)} letters were accepted, but stay dead")
+        writer.close()
+    print(f"{len(done.accepted):,} of {chosen:,} spans accepted by {arguments.to}")
+    if done.refused:
+        print(f"{done.refused:,} refused: {done.reason}", file=sys.stderr)
+    return 0 if len(done.accepted) == chosen else 1
+
+
+def _prune(path: Path, arguments: argparse.Namespace) -> int:
+    file, pruned, after = identity(path), 0, 0
+    limit = time.time_ns() - int(arguments.days * 86_400 * 1e9)
+    with closing(open_for_reading(path)) as connection:
+        writer = LedgerWriter(path, exporting=False)
+        while file is not None and (old := old_spans(connection, after, limit)).ids:
+            if not writer.delete(file, old.ids):
+                raise LedgerError(f"{path} cannot be written; {pruned:,} spans were pruned before")
+            pruned, after = pruned + len(old.ids), old.last
+        writer.close()
+    print(f"{pruned:,} spans pruned")
+    return 0
+
+
+def _window(arguments: argparse.Namespace) -> Window:
+    window = Window(arguments.since, arguments.until)
+    if window.since_ns is not None and window.until_ns is not None and window.since_ns >= window.until_ns:
+        raise LedgerError("--since must be before --until")
+    return window
+
+
+def _moment(text: str) -> int:
+    try:
+        when = datetime.fromisoformat(text)
+        when = when if when.tzinfo else when.replace(tzinfo=UTC)
+        return int(when.timestamp()) * 10**9 + when.microsecond * 1000
+    except (ValueError, OverflowError, OSError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date or time such as 2026-11-01T12:00") from error
+
+
+def _days(text: str) -> float:
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1.0
+    if not 0 <= days < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days")
+    return days
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[Path]:
+    """Where to write what becomes ``path`` when it is whole. Raises `LedgerError` when that exists."""
+    if path.exists():
+        raise LedgerError(f"{path} exists; name a new file")
+    if not path.absolute().parent.is_dir():
+        raise LedgerError(f"the folder {path.absolute().parent} does not exist")
+    part = path.with_name(path.name + ".part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _table(names: Sequence[str], lines: Iterable[Sequence[Any]]) -> Iterator[str]:
+    cells = [list(names), *[list(line) for line in lines]]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
+    for line in cells:
+        yield "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()

@@ -1,0 +1,78 @@
+"""Sending spans of the ledger again, to any collector. Their ids are the first ones."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from dataclasses import dataclass
+from urllib.parse import urlsplit, urlunsplit
+
+from opentelemetry.sdk.trace.export import SpanExporter
+
+from otel_cost_logger.answers import Accepted, Refused
+from otel_cost_logger.delivery import Sender, deliver
+from otel_cost_logger.ledger_file import LedgerError
+from otel_cost_logger.ledger_reading import Window, payloads
+from otel_cost_logger.otlp import Payload
+from otel_cost_logger.settings import GRPC
+
+_ATTEMPTS = 6
+_LONGEST_PAUSE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """The ids that the collector ``accepted``, and how many spans it ``refused``, with its last reason."""
+
+    accepted: list[int]
+    refused: int
+    reason: str
+
+
+def exporter_to(url: str, protocol: str) -> SpanExporter:
+    """OpenTelemetry's exporter to ``url``, with the headers and certificates that the usual variables name.
+
+    Raises `LedgerError` for what is not a URL.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise LedgerError(f"{url!r} is not the URL of a collector; write, for example, http://127.0.0.1:4318")
+    if protocol == GRPC:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+
+        return GrpcExporter(url)
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+
+    path = parts.path if parts.path.strip("/") else "/v1/traces"
+    return HttpExporter(urlunsplit(parts._replace(path=path)))
+
+
+def replay(
+    connection: sqlite3.Connection, window: Window, sender: Sender, *, dead: bool = False, pause_seconds: float = 1.0
+) -> Replayed:
+    """Send the spans of ``window`` (only the dead letters with ``dead``); ``pause_seconds`` is the first pause when the
+    collector does not answer. Raises `LedgerError` when it does not for long."""
+    accepted: list[int] = []
+    refused, reason = 0, ""
+    for batch in payloads(connection, window, dead=dead):
+        left, attempts = batch, 0
+        while left:
+            for part, answer in deliver(sender, left):
+                if isinstance(answer, Accepted):
+                    accepted += [payload.id for payload in part]
+                elif isinstance(answer, Refused):
+                    refused, reason = refused + len(part), answer.reason
+                else:
+                    attempts += 1
+                    if attempts == _ATTEMPTS or answer.misdirected:
+                        raise LedgerError(f"{answer.reason}; {len(accepted)} spans were sent before")
+                    asked = answer.retry_after
+                    time.sleep(min(pause_seconds * 2**attempts if asked is None else asked, _LONGEST_PAUSE_SECONDS))
+                    break
+                left = _without(left, part)
+    return Replayed(accepted, refused, reason)
+
+
+def _without(batch: list[Payload], part: list[Payload]) -> list[Payload]:
+    done = {payload.id for payload in part}
+    return [payload for payload in batch if payload.id not in done]
