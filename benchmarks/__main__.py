@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -11,15 +10,22 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks import mock_headroom
-from benchmarks.benchmark import Benchmark, Parameter
+from benchmarks import engine_latency, gpu_smoke, mock_headroom, throughput
+from benchmarks.benchmark import AnyParameter, Benchmark, NotMeasured, Value
 from benchmarks.provenance import machine_label
 from benchmarks.results import RESULTS, Result, is_label
 from benchmarks.run import run
 from workbook.children import ChildError
+from workbook.counters import EngineRestarted, EngineUnreadable
+from workbook.engine import EngineNotBuilt, ModelNotMade
 from workbook.paths import BUILD_VARIABLE, build_dir, shown
 
-BENCHMARKS = {benchmark.name: benchmark for benchmark in (mock_headroom.BENCHMARK,)}
+_ALL = (mock_headroom.BENCHMARK, engine_latency.BENCHMARK, throughput.BENCHMARK, gpu_smoke.BENCHMARK)
+BENCHMARKS = {benchmark.name: benchmark for benchmark in _ALL}
+_NOT_MEASURED = (
+    *(NotMeasured, ChildError, EngineNotBuilt, ModelNotMade, EngineUnreadable, EngineRestarted),
+    *(OSError, httpx.HTTPError),
+)
 NOT_FOR_QUOTING = 3
 INTERRUPTED = 130
 
@@ -27,17 +33,18 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: this process's own); returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    arguments = _parser().parse_args(words)
+    arguments = _parser().parse_args(_with_run(words))
     if arguments.command == "list":
         print("\n\n".join(_described(benchmark) for benchmark in BENCHMARKS.values()))
         return 0
     benchmark = BENCHMARKS[arguments.name]
     # Apart from the notebooks' logs and ledgers: a measurement's calls are nobody's bill.
     os.environ.setdefault(BUILD_VARIABLE, str(build_dir() / "benchmarks"))
+    _absolute_python_path()
     parameters = {parameter.name: getattr(arguments, parameter.name) for parameter in benchmark.parameters}
     try:
         path, result = run(benchmark, parameters, root=arguments.out, label=arguments.machine, argv=words)
-    except (ChildError, OSError, httpx.HTTPError) as error:
+    except _NOT_MEASURED as error:
         print(f"benchmarks: {benchmark.name} was not measured: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -45,6 +52,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     print(_report(path, result))
     return 0 if result.validity.valid else NOT_FOR_QUOTING
+
+
+def _with_run(words: list[str]) -> list[str]:
+    """A benchmark's name as the first word is short for ``run NAME``: ``gpu-smoke`` is ``run gpu_smoke``."""
+    name = words[0].replace("-", "_") if words else ""
+    return ["run", name, *words[1:]] if name in BENCHMARKS else words
+
+
+def _absolute_python_path() -> None:
+    """Children start in folders of their own, where ``PYTHONPATH=support:.`` would mean nothing."""
+    if path := os.environ.get("PYTHONPATH"):
+        os.environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in path.split(os.pathsep))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,29 +89,23 @@ def _parser() -> argparse.ArgumentParser:
             one.add_argument(
                 _option(parameter),
                 dest=parameter.name,
-                type=_number(parameter),
+                type=_value(parameter),
                 default=parameter.default,
                 help=parameter.help,
             )
     return parser
 
 
-def _option(parameter: Parameter) -> str:
+def _option(parameter: AnyParameter) -> str:
     return f"--{parameter.name.replace('_', '-')}"
 
 
-def _number(parameter: Parameter) -> Callable[[str], float]:
-    kind = type(parameter.default)
-
-    def convert(text: str) -> float:
+def _value(parameter: AnyParameter) -> Callable[[str], Value]:
+    def convert(text: str) -> Value:
         try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not parameter.minimum <= value < math.inf:
-            whole = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"must be {whole}, at least {parameter.minimum}, got {text!r}")
-        return value
+            return parameter.parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
 
     return convert
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-Parameters = Mapping[str, int | float]
+Value = int | float | str
+Parameters = Mapping[str, Value]
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,70 @@ class Parameter:
     default: int | float
     minimum: int | float
     help: str
+
+    def parse(self, text: str) -> int | float:
+        """The number in ``text``. Raises ValueError when it is none, or below the minimum."""
+        kind = type(self.default)
+        try:
+            value: float = kind(text)
+        except ValueError:
+            value = math.nan
+        if not self.minimum <= value < math.inf:
+            whole = "a whole number" if kind is int else "a number"
+            raise ValueError(f"must be {whole}, at least {self.minimum}, got {text!r}")
+        return value
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several words."""
+
+    name: str
+    default: str
+    choices: tuple[str, ...]
+    help: str
+
+    def parse(self, text: str) -> str:
+        """``text``. Raises ValueError when it is not among the choices."""
+        if text not in self.choices:
+            raise ValueError(f"must be one of {', '.join(self.choices)}, got {text!r}")
+        return text
+
+
+@dataclass(frozen=True)
+class WholeNumbers:
+    """``count`` or more whole numbers with commas between them, in rising order; read them with `whole_numbers`."""
+
+    name: str
+    default: str
+    minimum: int
+    help: str
+    count: int = 1
+
+    def parse(self, text: str) -> str:
+        """``text`` without spaces. Raises ValueError unless it holds different numbers in rising order."""
+        try:
+            numbers = [int(word) for word in text.split(",")]
+        except ValueError:
+            numbers = []
+        if len(numbers) < self.count or numbers[0] < self.minimum or numbers != sorted(set(numbers)):
+            raise ValueError(
+                f"must be {self.count} or more whole numbers, at least {self.minimum}, in rising order with commas "
+                f"between them, got {text!r}"
+            )
+        return ",".join(map(str, numbers))
+
+
+class NotMeasured(RuntimeError):
+    """A benchmark ran, and there is nothing to store; the message says why."""
+
+
+AnyParameter = Parameter | Choice | WholeNumbers
+
+
+def whole_numbers(value: Value) -> tuple[int, ...]:
+    """The numbers in the value of a `WholeNumbers` parameter."""
+    return tuple(int(word) for word in str(value).split(","))
 
 
 @dataclass(frozen=True)
@@ -42,6 +108,6 @@ class Benchmark:
 
     name: str
     question: str
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[AnyParameter, ...]
     measure: Callable[[Parameters], Measurement]
     modules: tuple[ModuleType, ...]

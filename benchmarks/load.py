@@ -154,7 +154,7 @@ class _Loop:
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One request and its answer; True when the connection can be used again."""
         writer.write(self._wire)
-        status, headers = _parse_head(await reader.readuntil(b"\r\n\r\n"))
+        status, headers = parse_head(await reader.readuntil(b"\r\n\r\n"))
         body, reusable = await _read_body(reader, headers)
         if status != 200:
             raise _BadAnswer(f"HTTP {status}")
@@ -163,7 +163,8 @@ class _Loop:
         return reusable
 
 
-def _parse_head(head: bytes) -> tuple[int, dict[bytes, bytes]]:
+def parse_head(head: bytes) -> tuple[int, dict[bytes, bytes]]:
+    """Status and headers, their names in lower case, of an answer in HTTP/1.1. Raises ValueError for anything else."""
     status_line, *lines = head.split(b"\r\n")
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
     protocol, _, rest = status_line.partition(b" ")

@@ -21,15 +21,15 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 from tqdm import tqdm
 
-from benchmarks import load, machine, mock_headroom_findings, statistics
+from benchmarks import ledgers, load, machine, mock_headroom_findings, statistics
 from benchmarks.benchmark import Benchmark, Measurement, Parameter, Parameters
+from benchmarks.ledgers import SpanCount
 from benchmarks.load import Request, closed_loop
 from benchmarks.machine import CpuMeter
 from benchmarks.mock_headroom_findings import (
@@ -49,7 +49,6 @@ from workbook.stacks import Stack, stack
 NAME = "mock_headroom"
 
 _TENANT = "tenant-acme"
-_SPAN_SECONDS = 30.0
 _SERVED = re.compile(r"^vllm:request_success_total\{.*\} (\S+)$", re.MULTILINE)
 
 
@@ -86,7 +85,7 @@ class _Bench:
     def __init__(self, running: Stack, parameters: Parameters) -> None:
         self._parameters = parameters
         self._mock_url = running.mock_url
-        self._spans = _SpanCount(running.ledger)
+        self._spans = SpanCount(running.ledger)
         self._meter = CpuMeter(
             {
                 "mock": _listener(running.mock_url),
@@ -134,29 +133,6 @@ class _Bench:
         return round(sum(float(value) for value in _SERVED.findall(metrics)))
 
 
-class _SpanCount:
-    """How many spans are in a ledger, one to a line, reading only what is new."""
-
-    def __init__(self, ledger: Path) -> None:
-        self._ledger = ledger
-        self._offset = 0
-        self._lines = 0
-
-    def so_far(self) -> int:
-        with self._ledger.open("rb") as file:
-            file.seek(self._offset)
-            new = file.read()
-        self._offset += len(new)
-        self._lines += new.count(b"\n")
-        return self._lines
-
-    def wait_for(self, lines: int) -> None:
-        """Return when there are ``lines``, or in the end without them: a lost span is a finding, not an error."""
-        deadline = time.monotonic() + _SPAN_SECONDS
-        while self.so_far() < lines and time.monotonic() < deadline:
-            time.sleep(0.02)
-
-
 def _listener(url: str) -> int:
     port = urlsplit(url).port
     pid = listener(port) if port else None
@@ -188,5 +164,5 @@ BENCHMARK = Benchmark(
         Parameter("seed", 0, 0, "of the order of blocks and of the bootstrap"),
     ),
     measure=measure,
-    modules=(sys.modules[__name__], load, machine, mock_headroom_findings, statistics),
+    modules=(sys.modules[__name__], ledgers, load, machine, mock_headroom_findings, statistics),
 )

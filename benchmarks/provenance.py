@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from benchmarks.devices import devices
 from workbook.paths import ROOT
 
 # What takes part in a call, on either side of the wire, or in the arithmetic afterwards.
@@ -23,7 +24,7 @@ _PACKAGES = re.compile(
 
 
 def machine() -> dict[str, Any]:
-    """The machine: processor model, cores (all, and those this process may use), memory in GiB, kernel, Python."""
+    """The machine: processor, cores (all, and those this process may use), memory in GiB, kernel, Python, GPUs."""
     return {
         "cpu_model": _cpu_model(),
         "cores": os.cpu_count() or 1,
@@ -32,13 +33,15 @@ def machine() -> dict[str, Any]:
         "virtual": "hypervisor" in _cpuinfo("flags").split(),
         "kernel": platform.release(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "devices": devices(),
     }
 
 
 def machine_label() -> str:
-    """A neutral name for this kind of machine, such as ``2-core-amd-epyc``."""
-    slug = re.sub(r"\((?:r|tm)\)|[^a-z0-9]+", "-", _cpu_model().lower())
-    return f"{os.cpu_count() or 1}-core-{re.sub('-+', '-', slug).strip('-')}"
+    """A neutral name for this kind of machine, such as ``2-core-amd-epyc``, or with GPUs ``1-gpu-nvidia-h200``."""
+    if found := devices():
+        return f"{len(found)}-gpu-{_slug(found[0]['name'])}"
+    return f"{os.cpu_count() or 1}-core-{_slug(_cpu_model())}"
 
 
 def packages() -> dict[str, str]:
@@ -79,6 +82,10 @@ def code_sha256(modules: Iterable[ModuleType]) -> str:
 def shareable(argv: Sequence[str]) -> list[str]:
     """Command line words, each path among them replaced by ``<path>``: folders carry people's names."""
     return [re.sub(r"(?:(?<==)|^)[^=]*[/~].*$", "<path>", word) for word in argv]
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"(?:\((?:r|tm)\)|[^a-z0-9])+", "-", name.lower()).strip("-")
 
 
 def _git(*arguments: str) -> str:

@@ -45,6 +45,17 @@ class Code(_Part):
     sha256: _Sha256
 
 
+class Device(_Part):
+    """See `devices.devices`."""
+
+    name: str
+    driver: str
+    memory_mib: int | None
+    compute_capability: str
+    max_sm_clock_mhz: int | None
+    power_limit_watts: float | None
+
+
 class Machine(_Part):
     """See `provenance.machine`; ``label`` is the folder that the result is kept in."""
 
@@ -56,6 +67,7 @@ class Machine(_Part):
     virtual: bool
     kernel: str
     python: str
+    devices: list[Device] = []
 
 
 class Conditions(_Part):
@@ -90,7 +102,7 @@ class Result(_Part):
     ended: AwareDatetime
     code: Code
     argv: list[str]
-    parameters: dict[str, int | float]
+    parameters: dict[str, int | float | str]
     machine: Machine
     conditions: Conditions
     packages: dict[str, str]

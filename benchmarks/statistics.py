@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 RESAMPLES = 10_000
 
@@ -52,11 +53,41 @@ def paired_ratio(
         raise ValueError(f"ratios need two or more pairs, got {above.size} numerators and {below.size} denominators")
     if not all(np.isfinite(side).all() and (side > 0).all() for side in (above, below)):
         raise ValueError("ratios need positive, finite numbers on both sides")
-    ratios = above / below
-    rounds = np.random.default_rng(seed).integers(0, ratios.size, size=(resamples, ratios.size))
-    medians = np.median(ratios[rounds], axis=1)
-    low, high = np.quantile(medians, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Ratio(float(np.median(ratios)), float(low), float(high), confidence, int(ratios.size))
+    return Ratio(*_bootstrap(above / below, seed, confidence, resamples), confidence, int(above.size))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The median of ``rounds`` values; ``low`` and ``high`` bound it with ``confidence``."""
+
+    median: float
+    low: float
+    high: float
+    confidence: float
+    rounds: int
+
+    def __str__(self) -> str:
+        return f"{self.median:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+def median_interval(values: Sequence[float], *, seed: int, confidence: float, resamples: int = RESAMPLES) -> Interval:
+    """The median of ``values``, one from each round, with the percentile bootstrap interval over rounds.
+
+    Raises ValueError unless there are two or more, all finite.
+    """
+    measured = np.asarray(values, dtype=float)
+    if measured.ndim != 1 or measured.size < 2 or not np.isfinite(measured).all():
+        raise ValueError(f"an interval needs two or more finite values, got {measured.size}")
+    return Interval(*_bootstrap(measured, seed, confidence, resamples), confidence, int(measured.size))
+
+
+def _bootstrap(
+    values: npt.NDArray[np.float64], seed: int, confidence: float, resamples: int
+) -> tuple[float, float, float]:
+    """Median of ``values``, and the two ends of the interval."""
+    rounds = np.random.default_rng(seed).integers(0, values.size, size=(resamples, values.size))
+    low, high = np.quantile(np.median(values[rounds], axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(np.median(values)), float(low), float(high)
 
 
 def resolution(null: Ratio) -> float:

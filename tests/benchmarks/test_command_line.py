@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 from benchmarks import __main__ as command_line
 from benchmarks import benchmark as benchmark_module
 from benchmarks import run as run_module
-from benchmarks.benchmark import Benchmark, Measurement, Parameter, Parameters
+from benchmarks.benchmark import Benchmark, Measurement, NotMeasured, Parameter, Parameters
 from benchmarks.results import Result, load_result
 from workbook.paths import ROOT
 
@@ -66,6 +67,8 @@ def test_the_module_runs_and_lists() -> None:
         (["run", "mock_headroom", "--seconds", "nan"], "--seconds: must be a number, at least 0.05, got 'nan'"),
         (["run", "mock_headroom", "--seconds", "inf"], "--seconds: must be a number, at least 0.05, got 'inf'"),
         (["run", "mock_headroom", "--machine", "../mine"], "--machine: must be lower-case letters"),
+        (["gpu-smoke", "--engine", "cuda"], "--engine: must be one of vllm-cpu, vllm, got 'cuda'"),
+        (["run", "engine_latency", "--concurrencies", "8,4"], "--concurrencies: must be 3 or more whole numbers"),
     ],
 )
 def test_bad_input_is_refused(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,6 +91,21 @@ def test_a_run_is_stored(offer: Offer, tmp_path: Path, capsys: pytest.CaptureFix
     printed = capsys.readouterr().out
     assert "It was measured." in printed
     assert "NOT FOR QUOTING" not in printed
+
+
+def test_a_name_alone_is_short_for_run(tmp_path: Path, offer: Offer, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(example())  # makes it the only one
+    assert command_line.main(["example", "--out", str(tmp_path / "short")]) == 0
+    (path,) = (tmp_path / "short").glob("*/*.json")
+    assert load_result(path).argv == ["example", "--out", "<path>"]
+
+
+def test_the_folders_of_packages_mean_the_same_to_children(
+    tmp_path: Path, offer: Offer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "support:.")
+    assert offer(example()) == 0
+    assert os.environ["PYTHONPATH"].split(os.pathsep) == [os.path.abspath("support"), os.path.abspath(".")]
 
 
 def test_a_faulty_run_is_stored_and_says_so(offer: Offer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,6 +140,7 @@ def test_code_that_nobody_else_has_is_a_caveat(
     ("error", "code", "message"),
     [
         (ConnectionError("the mock is gone"), 1, "example was not measured: the mock is gone"),
+        (NotMeasured("no answer came"), 1, "example was not measured: no answer came"),
         (KeyboardInterrupt(), command_line.INTERRUPTED, "example was interrupted; nothing is stored"),
     ],
 )

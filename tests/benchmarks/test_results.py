@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from benchmarks.results import RESULTS, Result, ResultError, Validity, load_result, write_result
+from benchmarks.results import RESULTS, Device, Result, ResultError, Validity, load_result, write_result
 
 
 def resealed(path: Path, **changes: Any) -> None:
@@ -29,6 +29,24 @@ def test_what_was_written_is_read_back(tmp_path: Path, result: Result) -> None:
     assert load_result(path) == result
     resealed(path)  # proves that the helper above seals as the module does
     assert load_result(path) == result
+
+
+def test_words_and_devices_are_kept(tmp_path: Path, result: Result) -> None:
+    device = Device(
+        name="NVIDIA H200",
+        driver="575.57.08",
+        memory_mib=143771,
+        compute_capability="9.0",
+        max_sm_clock_mhz=1980,
+        power_limit_watts=None,
+    )
+    parameters = {"engine": "vllm", "rounds": 20, "seconds": 1.5}
+    other = result.model_copy(
+        update={"parameters": parameters, "machine": result.machine.model_copy(update={"devices": [device]})}
+    )
+    read = load_result(write_result(other, tmp_path))
+    assert read.machine.devices == [device]
+    assert repr(read.parameters) == repr(parameters)
 
 
 def test_no_result_is_ever_replaced(tmp_path: Path, result: Result) -> None:

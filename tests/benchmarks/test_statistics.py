@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.statistics import Ratio, at_least, differs, in_words, paired_ratio, resolution
+from benchmarks.statistics import Ratio, at_least, differs, in_words, median_interval, paired_ratio, resolution
 
 ROUNDS = 20
 CONFIDENCE = 0.99
@@ -113,3 +113,20 @@ def test_at_least_needs_the_whole_interval_and_little_noise(
     low: float, high: float, null_high: float, expected: bool
 ) -> None:
     assert at_least(ratio_of(low, high), 5.0, ratio_of(1.0, null_high)) is expected
+
+
+def test_the_interval_of_a_median_holds_it_and_most_of_its_rounds() -> None:
+    rounds = np.random.default_rng(1).normal(100, 5, size=20)
+    interval = median_interval(rounds.tolist(), seed=0, confidence=0.95)
+    assert interval.low <= interval.median <= interval.high
+    assert interval.median == pytest.approx(float(np.median(rounds)))
+    assert interval.low < 100 < interval.high
+    assert interval.high - interval.low < rounds.max() - rounds.min()
+    assert interval == median_interval(rounds.tolist(), seed=0, confidence=0.95)
+    assert (interval.confidence, interval.rounds) == (0.95, 20)
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [1.0, math.nan], [1.0, math.inf]])
+def test_values_without_an_interval_are_refused(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="two or more finite values"):
+        median_interval(values, seed=0, confidence=0.95)

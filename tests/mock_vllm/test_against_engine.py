@@ -147,6 +147,7 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "10 MB of text", post(TEXT, prompt=long)
     yield "10 MB in the wrong field", post(CHAT, temperature=long)
     yield "a prompt that is too long", post(CHAT, messages=[{"role": "user", "content": "word " * 20_000}])
+    yield "too many token ids", post(TEXT, prompt=[7] * 50_000)
     yield "more output than the context holds", post(CHAT, max_tokens=100_000)
     yield "messages to be counted", {"method": "POST", "path": f"{ANTHROPIC}/count_tokens", "body": ORDINARY[ANTHROPIC]}
 

@@ -10,14 +10,19 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from workbook.paths import BUILD_VARIABLE
+from workbook.engine import vllm_command
+from workbook.paths import BUILD_VARIABLE, NOTEBOOKS
 from workbook.spans import read_ledger
 
 # Notebooks whose outputs differ from run to run, each with the reason. Their cells must still run (nbval's lax
 # mode); the outputs of all the others must be the stored ones, to the letter (strict mode).
 NOT_DETERMINISTIC: dict[str, str] = {}
 
+# Notebooks whose stored outputs are those of a real engine. Without one they run too, on a second mock.
+SHOW_AN_ENGINE = {"08_run_real_vllm"}
+
 WHOLE_WORKBOOK_SECONDS = 600
+CELL_SECONDS = 400  # the longest starts an engine
 
 # A process in a network namespace of its own sees a loopback device, which is down.
 _LOOPBACK_UP = """
@@ -89,12 +94,34 @@ def test_that_run_had_no_network() -> None:
 
 @pytest.mark.timeout(WHOLE_WORKBOOK_SECONDS)
 def test_it_gives_its_stored_outputs(notebook_path: Path, tmp_path: Path) -> None:
+    if notebook_path.stem in SHOW_AN_ENGINE:
+        pytest.skip("its stored outputs are an engine's; see the test below")
+    check_stored_outputs(notebook_path, tmp_path)
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(WHOLE_WORKBOOK_SECONDS)
+@pytest.mark.parametrize("name", sorted(SHOW_AN_ENGINE))
+def test_it_gives_the_stored_outputs_of_a_real_engine(name: str, tmp_path: Path) -> None:
+    vllm_command("vllm-cpu")  # says how to build one: without it a mock would take its place
+    check_stored_outputs(NOTEBOOKS / f"{name}.ipynb", tmp_path)
+
+
+def check_stored_outputs(notebook_path: Path, tmp_path: Path) -> None:
     mode = "--nbval-lax" if notebook_path.stem in NOT_DETERMINISTIC else "--nbval"
     results = tmp_path / "results.xml"
     # Isolated from this project's own test settings; nbval sees one notebook, and no Python file.
     command = [
         *(sys.executable, "-m", "pytest", "-c", os.devnull, f"--rootdir={notebook_path.parent}"),
-        *("-p", "no:cacheprovider", "-p", "no:python", mode, "--nbval-current-env", "--nbval-cell-timeout=120"),
+        *(
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:python",
+            mode,
+            "--nbval-current-env",
+            f"--nbval-cell-timeout={CELL_SECONDS}",
+        ),
         *(f"--junit-xml={results}", str(notebook_path)),
     ]
     done = subprocess.run(
@@ -113,5 +140,5 @@ def test_it_gives_its_stored_outputs(notebook_path: Path, tmp_path: Path) -> Non
 
 
 def test_the_exceptions_are_notebooks_that_exist(notebook_paths: list[Path]) -> None:
-    assert NOT_DETERMINISTIC.keys() <= {path.stem for path in notebook_paths}
+    assert NOT_DETERMINISTIC.keys() | SHOW_AN_ENGINE <= {path.stem for path in notebook_paths}
     assert all(NOT_DETERMINISTIC.values()), "each needs its reason"
