@@ -13,9 +13,9 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import httpx
-import pandas as pd
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -112,7 +112,7 @@ class EngineCounters:
     """The counters of one engine, or of several behind the same gateway, by URL, and when they were read (UTC)."""
 
     engines: Mapping[str, OneEngine]
-    read_at: pd.Timestamp
+    read_at: datetime
 
     @property
     def models(self) -> dict[str, ModelCounters]:
@@ -161,7 +161,7 @@ def read_counters(*urls: str) -> EngineCounters:
         raise ValueError("name the URL of at least one engine, for example http://127.0.0.1:8000")
     with httpx.Client(timeout=_TIMEOUT, trust_env=False) as http:
         engines = {url: _read(http, url) for url in (url.rstrip("/").removesuffix("/v1") for url in urls)}
-    return EngineCounters(engines, pd.Timestamp.now(tz="UTC"))
+    return EngineCounters(engines, datetime.now(UTC))
 
 
 def wait_idle(*urls: str, timeout: float = 30.0) -> EngineCounters:
