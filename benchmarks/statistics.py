@@ -19,8 +19,8 @@ RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """The median ratio of ``rounds`` pairs; ``low`` and ``high`` bound it with ``confidence``."""
+class Interval:
+    """The median of ``rounds`` values; ``low`` and ``high`` bound it with ``confidence``."""
 
     median: float
     low: float
@@ -30,6 +30,10 @@ class Ratio:
 
     def __str__(self) -> str:
         return f"{self.median:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+class Ratio(Interval):
+    """The median ratio of ``rounds`` pairs."""
 
 
 def paired_ratio(
@@ -54,20 +58,6 @@ def paired_ratio(
     if not all(np.isfinite(side).all() and (side > 0).all() for side in (above, below)):
         raise ValueError("ratios need positive, finite numbers on both sides")
     return Ratio(*_bootstrap(above / below, seed, confidence, resamples), confidence, int(above.size))
-
-
-@dataclass(frozen=True)
-class Interval:
-    """The median of ``rounds`` values; ``low`` and ``high`` bound it with ``confidence``."""
-
-    median: float
-    low: float
-    high: float
-    confidence: float
-    rounds: int
-
-    def __str__(self) -> str:
-        return f"{self.median:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
 def median_interval(values: Sequence[float], *, seed: int, confidence: float, resamples: int = RESAMPLES) -> Interval:
