@@ -11,10 +11,11 @@ from typing import Any
 import httpx
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from otel_cost_logger import OtelCostLogger
+from otel_cost_logger.durable import DurableSpanProcessor
 from otel_cost_logger.provider import build_provider
 from otel_cost_logger.settings import Settings
 from workbook.paths import BUILD_VARIABLE
@@ -191,3 +192,17 @@ def span_id(span: ReadableSpan) -> str:
 def ids_of() -> Callable[[list[ReadableSpan]], list[str]]:
     """The ids of spans as OTLP JSON shows them."""
     return lambda spans: [span_id(span) for span in spans]
+
+
+@pytest.fixture
+def durable(ledger: Path) -> Iterator[Callable[..., DurableSpanProcessor]]:
+    """Durable processors on the test's `ledger`, shut down after it: `durable(exporter, sync="full")`."""
+    made: list[DurableSpanProcessor] = []
+
+    def make(exporter: SpanExporter | None = None, **options: Any) -> DurableSpanProcessor:
+        made.append(DurableSpanProcessor(exporter, ledger, **{"schedule_delay_millis": 20, **options}))
+        return made[-1]
+
+    yield make
+    for processor in made:
+        processor.shutdown()

@@ -7,7 +7,7 @@ import logging
 import os
 import sqlite3
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +32,6 @@ Make = Callable[..., DurableSpanProcessor]
 @pytest.fixture
 def ledger(tmp_path: Path) -> Path:
     return tmp_path / "folder" / "ledger.db"
-
-
-@pytest.fixture
-def durable(ledger: Path) -> Iterator[Make]:
-    """A processor on `ledger` that is shut down after the test."""
-    made: list[DurableSpanProcessor] = []
-
-    def make(exporter: SpanExporter | None = None, **options: Any) -> DurableSpanProcessor:
-        made.append(DurableSpanProcessor(exporter, ledger, **{"schedule_delay_millis": 50, **options}))
-        return made[-1]
-
-    yield make
-    for processor in made:
-        processor.shutdown()
 
 
 def ask(ledger: Path, sql: str) -> list[Any]:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,6 @@ Make = Callable[..., DurableSpanProcessor]
 @pytest.fixture
 def ledger(tmp_path: Path) -> Path:
     return tmp_path / "ledger.db"
-
-
-@pytest.fixture
-def durable(ledger: Path) -> Iterator[Make]:
-    made: list[DurableSpanProcessor] = []
-
-    def make(exporter: Any = None, **options: Any) -> DurableSpanProcessor:
-        made.append(DurableSpanProcessor(exporter, ledger, **{"schedule_delay_millis": 20, **options}))
-        return made[-1]
-
-    yield make
-    for processor in made:
-        processor.shutdown()
 
 
 def ask(ledger: Path, sql: str) -> list[Any]:
