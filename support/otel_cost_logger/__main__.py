@@ -7,17 +7,17 @@ import os
 import sys
 from collections.abc import Sequence
 
-from otel_cost_logger import ledger_command
-from otel_cost_logger.ledger_file import LedgerError
+from otel_cost_logger.ledger import command
+from otel_cost_logger.ledger.file import LedgerError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0; 1 when something was left undone; 2 for a request that cannot be met."""
     parser = argparse.ArgumentParser(prog="python -m otel_cost_logger", description="Work with the ledger of calls.")
     commands = parser.add_subparsers(dest="command", required=True)
-    ledger_command.add_arguments(commands.add_parser("ledger", help="look at the ledger, export it, send it again"))
+    command.add_arguments(commands.add_parser("ledger", help="look at the ledger, export it, send it again"))
     try:
-        code = ledger_command.run(parser.parse_args(argv))
+        code = command.run(parser.parse_args(argv))
         sys.stdout.flush()
         return code
     except (LedgerError, OSError) as error:

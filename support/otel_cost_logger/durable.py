@@ -24,13 +24,13 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter
 
-from otel_cost_logger.delivery import sender_for
-from otel_cost_logger.drain import Drain
-from otel_cost_logger.durable_metrics import publish
-from otel_cost_logger.durable_settings import DEFAULT_KEEP_DAYS, SYNC_FULL, SYNC_NORMAL
-from otel_cost_logger.group_commit import GroupCommit
-from otel_cost_logger.ledger_writer import LedgerWriter
-from otel_cost_logger.stored_span import Encoder
+from otel_cost_logger.ledger.defaults import DEFAULT_KEEP_DAYS, SYNC_FULL, SYNC_NORMAL
+from otel_cost_logger.ledger.drain import Drain
+from otel_cost_logger.ledger.group_commit import GroupCommit
+from otel_cost_logger.ledger.metrics import publish
+from otel_cost_logger.ledger.stored_span import Encoder
+from otel_cost_logger.ledger.writer import LedgerWriter
+from otel_cost_logger.otlp.sending import sender_for
 
 _SHUTDOWN_SECONDS = 5.0
 _log = logging.getLogger(__name__)

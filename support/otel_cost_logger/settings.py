@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from otel_cost_logger.durable_settings import DEFAULT_KEEP_DAYS, SYNC_FULL, SYNC_NORMAL
+from otel_cost_logger.ledger.defaults import DEFAULT_KEEP_DAYS, SYNC_FULL, SYNC_NORMAL
 
 CONSOLE = "console"
 OTLP = "otlp"

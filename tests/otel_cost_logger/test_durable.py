@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from otel_cost_logger.attributes import attributes_of
 from otel_cost_logger.durable import DurableSpanProcessor
-from otel_cost_logger.ledger_schema import RECORD_FIELDS
+from otel_cost_logger.ledger.schema import RECORD_FIELDS
 from otel_cost_logger.record import build_record
 from otel_cost_logger.span import emit_span
 
@@ -157,7 +157,7 @@ def test_failures_are_put_off_and_said_once(
         eventually(lambda: exporter.attempts >= 3, "three attempts")
         exporter.works = True
         assert processor.force_flush()
-    texts = [record.message for record in caplog.records if record.name == "otel_cost_logger.drain"]
+    texts = [record.message for record in caplog.records if record.name == "otel_cost_logger.ledger.drain"]
     assert len(texts) == 2
     assert "cannot be exported now (Flaky reported a failure)" in texts[0]
     assert "exported again" in texts[1]

@@ -153,7 +153,7 @@ def no_root(monkeypatch: pytest.MonkeyPatch) -> None:
         connection.execute("PRAGMA query_only = 1")
         return connection
 
-    monkeypatch.setattr("otel_cost_logger.ledger_file.sqlite3.connect", read_only)
+    monkeypatch.setattr("otel_cost_logger.ledger.file.sqlite3.connect", read_only)
 
 
 def test_a_read_only_file_is_counted_and_said_once(

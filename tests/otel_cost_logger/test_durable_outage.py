@@ -13,8 +13,8 @@ import pytest
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 
-from otel_cost_logger import drain
 from otel_cost_logger.durable import DurableSpanProcessor
+from otel_cost_logger.ledger import drain
 from workbook.paths import BUILD_VARIABLE
 from workbook.ports import free_port
 from workbook.services import Receiver

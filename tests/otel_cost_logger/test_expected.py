@@ -16,8 +16,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from otel_cost_logger import OtelCostLogger
 from otel_cost_logger.expected import Expected
-from otel_cost_logger.ledger_file import open_for_reading
-from otel_cost_logger.ledger_reading import status
+from otel_cost_logger.ledger.file import open_for_reading
+from otel_cost_logger.ledger.reading import status
 from otel_cost_logger.provider import build_provider
 from otel_cost_logger.settings import Ledger, Settings
 

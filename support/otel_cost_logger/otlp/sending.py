@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from otel_cost_logger.answers import (
+from otel_cost_logger.otlp.answers import (
     Accepted,
     Answer,
     PartlyRefused,
@@ -29,7 +29,7 @@ from otel_cost_logger.answers import (
     http_answer,
     short,
 )
-from otel_cost_logger.otlp import Payload, request_of, sdk_spans
+from otel_cost_logger.otlp.decoding import Payload, request_of, sdk_spans
 
 _HTTP_MODULE = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 _GRPC_MODULE = "opentelemetry.exporter.otlp.proto.grpc.trace_exporter"

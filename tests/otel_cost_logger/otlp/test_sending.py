@@ -22,10 +22,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Link, SpanKind, StatusCode
 
-from otel_cost_logger.answers import Accepted, Answer, PartlyRefused, Refused, Unavailable, http_answer
-from otel_cost_logger.delivery import ExporterSender, GrpcSender, HttpSender, Sender, deliver, sender_for
-from otel_cost_logger.otlp import Payload, json_of, request_of, sdk_spans
-from otel_cost_logger.stored_span import Encoder
+from otel_cost_logger.ledger.stored_span import Encoder
+from otel_cost_logger.otlp.answers import Accepted, Answer, PartlyRefused, Refused, Unavailable, http_answer
+from otel_cost_logger.otlp.decoding import Payload, json_of, request_of, sdk_spans
+from otel_cost_logger.otlp.sending import ExporterSender, GrpcSender, HttpSender, Sender, deliver, sender_for
 
 PROTOBUF = {"content-type": "application/x-protobuf"}
 

@@ -13,8 +13,8 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from otel_cost_logger.ledger_schema import RECORD_FIELDS
-from otel_cost_logger.otlp_encoding import envelope_bytes, span_bytes, unicode_text
+from otel_cost_logger.ledger.schema import RECORD_FIELDS
+from otel_cost_logger.otlp.encoding import envelope_bytes, span_bytes, unicode_text
 
 _MAX_BYTES = 64 * 1024 * 1024  # of one span: what an OTLP exporter sends in a request
 _INT64 = range(-(2**63), 2**63)
@@ -25,7 +25,7 @@ _RECORD_ATTRIBUTES = tuple(row.name for row in RECORD_FIELDS.values())
 class StoredSpan:
     """One row for each of the ledger's tables.
 
-    ``columns`` are the values of `ledger_schema.COLUMNS` but for ``process``, which is None. ``otlp`` is the span as
+    ``columns`` are the values of `ledger.schema.COLUMNS` but for ``process``, which is None. ``otlp`` is the span as
     protobuf, ``envelope`` the ``ResourceSpans`` around it without it, and ``scope`` that envelope's id. ``problem``
     says why ``otlp`` is empty, for a span that OTLP cannot carry.
     """

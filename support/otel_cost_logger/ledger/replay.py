@@ -9,11 +9,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 from opentelemetry.sdk.trace.export import SpanExporter
 
-from otel_cost_logger.answers import Accepted, Refused
-from otel_cost_logger.delivery import Sender, deliver
-from otel_cost_logger.ledger_file import LedgerError
-from otel_cost_logger.ledger_reading import Window, payloads
-from otel_cost_logger.otlp import Payload
+from otel_cost_logger.ledger.file import LedgerError
+from otel_cost_logger.ledger.reading import Window, payloads
+from otel_cost_logger.otlp.answers import Accepted, Refused
+from otel_cost_logger.otlp.decoding import Payload
+from otel_cost_logger.otlp.sending import Sender, deliver
 from otel_cost_logger.settings import GRPC
 
 _ATTEMPTS = 6

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
 
-from otel_cost_logger.delivery import GrpcSender, HttpSender
 from otel_cost_logger.durable import DurableSpanProcessor
+from otel_cost_logger.otlp.sending import GrpcSender, HttpSender
 from otel_cost_logger.provider import CostTracerProvider, build_provider
 from otel_cost_logger.settings import Ledger, Settings, SettingsError
 from otel_cost_logger.termination import FlushOnTermination

@@ -20,10 +20,10 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from otel_cost_logger.group_commit import GroupCommit
-from otel_cost_logger.ledger_file import FileIdentity, LedgerError, identity, is_broken, move_aside, open_for_writing
-from otel_cost_logger.ledger_schema import COLUMNS, INSERT_SPAN
-from otel_cost_logger.stored_span import StoredSpan
+from otel_cost_logger.ledger.file import FileIdentity, LedgerError, identity, is_broken, move_aside, open_for_writing
+from otel_cost_logger.ledger.group_commit import GroupCommit
+from otel_cost_logger.ledger.schema import COLUMNS, INSERT_SPAN
+from otel_cost_logger.ledger.stored_span import StoredSpan
 
 _BUSY_SECONDS = 1.0  # an event loop may be waiting
 _RETRY_ROWS = 500
@@ -48,7 +48,7 @@ class WriteCounts:
 class LedgerWriter:
     """Writes to the ledger at ``path``. Thread-safe.
 
-    With ``exporting``, spans are also put into the outbox. ``group_commit`` flushes each write to the disk.
+    With ``exporting``, spans are also put into the outbox. ``ledger.group_commit`` flushes each write to the disk.
     ``capacity`` is how many spans may wait for a file that cannot be written.
     """
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from otel_cost_logger.ledger_schema import APPLICATION_ID, COLUMNS, TABLES, VERSION
+from otel_cost_logger.ledger.schema import APPLICATION_ID, COLUMNS, TABLES, VERSION
 
 # Pages of 4 KiB. The background thread moves the write-ahead log into the database long before; this is for a
 # process whose thread has died. The move waits for the disk, so it must not happen where a span is written.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from otel_cost_logger.otlp import Payload
+from otel_cost_logger.otlp.decoding import Payload
 
 _LOST_AFTER_NS = 3600 * 10**9  # no call takes an hour: LiteLLM's default time-out is 600 s
 _ROWS = 500

@@ -17,12 +17,12 @@ from pathlib import Path
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
 
-from otel_cost_logger.answers import Accepted, Refused, Unavailable
-from otel_cost_logger.delivery import Sender, deliver
-from otel_cost_logger.ledger_file import FileIdentity, FileLock, identity, is_broken, open_beside_writer
-from otel_cost_logger.ledger_writer import LedgerWriter
-from otel_cost_logger.otlp import Payload
-from otel_cost_logger.retention import old_spans
+from otel_cost_logger.ledger.file import FileIdentity, FileLock, identity, is_broken, open_beside_writer
+from otel_cost_logger.ledger.retention import old_spans
+from otel_cost_logger.ledger.writer import LedgerWriter
+from otel_cost_logger.otlp.answers import Accepted, Refused, Unavailable
+from otel_cost_logger.otlp.decoding import Payload
+from otel_cost_logger.otlp.sending import Sender, deliver
 
 _MAX_REQUEST_BYTES = 3_500_000  # gRPC servers take 4 MiB unless told otherwise
 _FIRST_PAUSE_SECONDS = 0.5

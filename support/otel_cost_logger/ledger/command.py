@@ -16,13 +16,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from otel_cost_logger.delivery import sender_for
-from otel_cost_logger.ledger_export import write_csv, write_json_lines, write_parquet
-from otel_cost_logger.ledger_file import LedgerError, identity, open_for_reading
-from otel_cost_logger.ledger_reading import Status, Window, count, moment, status
-from otel_cost_logger.ledger_replay import exporter_to, replay
-from otel_cost_logger.ledger_writer import LedgerWriter
-from otel_cost_logger.retention import old_spans
+from otel_cost_logger.ledger.file import LedgerError, identity, open_for_reading
+from otel_cost_logger.ledger.formats import write_csv, write_json_lines, write_parquet
+from otel_cost_logger.ledger.reading import Status, Window, count, moment, status
+from otel_cost_logger.ledger.replay import exporter_to, replay
+from otel_cost_logger.ledger.retention import old_spans
+from otel_cost_logger.ledger.writer import LedgerWriter
+from otel_cost_logger.otlp.sending import sender_for
 from otel_cost_logger.settings import GRPC, HTTP_PROTOBUF, LEDGER_FILE
 
 _WRITERS: dict[str, Callable[[sqlite3.Connection, Window, TextIO], int]] = {

@@ -9,10 +9,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
 
-from otel_cost_logger.ledger_file import LedgerError
-from otel_cost_logger.ledger_reading import Window, payloads, rows
-from otel_cost_logger.ledger_schema import COLUMNS, RECORD_FIELDS
-from otel_cost_logger.otlp import json_of
+from otel_cost_logger.ledger.file import LedgerError
+from otel_cost_logger.ledger.reading import Window, payloads, rows
+from otel_cost_logger.ledger.schema import COLUMNS, RECORD_FIELDS
+from otel_cost_logger.otlp.decoding import json_of
 
 _PARQUET_TYPES = {"INTEGER": "Int64", "REAL": "Float64", "TEXT": "string"}  # pandas's own, which know "no value"
 

@@ -7,18 +7,22 @@ import json
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import duckdb
+import pandas
+import pyarrow.parquet
 import pytest
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from otel_cost_logger import ledger_export
 from otel_cost_logger.__main__ import main
 from otel_cost_logger.durable import DurableSpanProcessor
-from otel_cost_logger.ledger_schema import COLUMNS
+from otel_cost_logger.ledger import formats
+from otel_cost_logger.ledger.schema import COLUMNS
 
 NS = 10**9
 
@@ -141,43 +145,31 @@ def test_a_window_is_half_open(ledger: Path, capsys: Any) -> None:
     assert [line.split(",")[0] for line in lines] == ["id", "2", "3"]
 
 
-class FakeFrame:
-    """Enough of pandas to see what is handed to it: it and pyarrow are not needed by the plugin."""
-
-    written: dict[str, Any]
-
-    def __init__(self, rows: list[Any], columns: list[str], dtype: Any) -> None:
-        self.rows, self.columns, self.types = rows, columns, dict.fromkeys(columns, dtype)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, name: str) -> Any:
-        return SimpleNamespace(astype=lambda kind: kind)
-
-    def __setitem__(self, name: str, kind: str) -> None:
-        self.types[name] = kind
-
-    def to_parquet(self, path: Path, index: bool) -> None:
-        assert index is False
-        path.write_text(json.dumps(self.types))
-
-
-def test_export_as_parquet_keeps_integers_integers(
-    ledger: Path, capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ledger_export, "import_module", lambda name: SimpleNamespace(DataFrame=FakeFrame))
+def test_sqlite_pandas_and_duckdb_give_one_answer(ledger: Path, capsys: Any, tmp_path: Path) -> None:
     out = tmp_path / "calls.parquet"
     assert "5 spans" in say(capsys, "export", "--format", "parquet", "--out", out, "--file", ledger).out
-    types = json.loads(out.read_text())
-    assert list(types) == ["id", *COLUMNS]
-    assert {name: types[name] for name in ("id", "cost_nano_usd", "cost_usd", "success", "tenant_id")} == {
-        "id": "Int64",
-        "cost_nano_usd": "Int64",
-        "cost_usd": "Float64",
-        "success": "boolean",
-        "tenant_id": "string",
-    }
+    question = "SELECT tenant_id, sum(cost_nano_usd), count(*) FROM {} GROUP BY 1 ORDER BY 1"
+    with closing(sqlite3.connect(ledger)) as connection:
+        expected = connection.execute(question.format("spans")).fetchall()
+        frame = pandas.read_sql("SELECT * FROM spans", connection)
+    assert duckdb.sql(question.format(f"'{out}'")).fetchall() == expected
+    grouped = frame.groupby("tenant_id").agg(cost=("cost_nano_usd", "sum"), calls=("id", "count"))
+    assert list(grouped.itertuples(name=None)) == expected
+    assert expected
+    assert all(isinstance(cost, int) for _, cost, _ in expected)
+
+
+def test_parquet_keeps_integers_integers(ledger: Path, capsys: Any, tmp_path: Path) -> None:
+    """One unknown value must not turn a column of nano-dollars into floats."""
+    with closing(sqlite3.connect(ledger)) as connection, connection:
+        connection.execute("UPDATE spans SET cost_nano_usd = NULL WHERE id = 1")
+    out = tmp_path / "calls.parquet"
+    say(capsys, "export", "--format", "parquet", "--out", out, "--file", ledger)
+    schema = pyarrow.parquet.read_schema(out)
+    assert schema.names == ["id", *COLUMNS]
+    types = {name: str(schema.field(name).type) for name in ("id", "cost_nano_usd", "cost_usd", "success", "tenant_id")}
+    assert types.pop("tenant_id") in ("string", "large_string")
+    assert types == {"id": "int64", "cost_nano_usd": "int64", "cost_usd": "double", "success": "bool"}
 
 
 def test_parquet_without_its_packages_says_what_to_install(
@@ -186,7 +178,7 @@ def test_parquet_without_its_packages_says_what_to_install(
     def missing(name: str) -> Any:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr(ledger_export, "import_module", missing)
+    monkeypatch.setattr(formats, "import_module", missing)
     said = say(capsys, "export", "--format", "parquet", "--out", tmp_path / "x", "--file", ledger, code=2)
     assert "pandas is not installed: pip install pandas pyarrow, or export CSV" in said.err
     assert not (tmp_path / "x").exists()

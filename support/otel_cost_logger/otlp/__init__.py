@@ -1,0 +1,1 @@
+"""OTLP: spans as its bytes and back, and what a collector answers to them."""
