@@ -79,6 +79,13 @@ SCHEMA: tuple[Attribute, ...] = (
         "Whose price: custom_price, cost_map, unpriced, not_charged",
     ),
     _row("llm.price_version", "price_version", "string", "Which version of those prices"),
+    _row(
+        "llm.budget_remaining_usd",
+        "budget_remaining_usd",
+        "float",
+        "What the call leaves of the key's or the team's budget, whichever is less",
+        "USD",
+    ),
     _row("llm.time_to_first_token_ms", "time_to_first_token_ms", "float", "Start to first streamed chunk", "ms"),
     _row("llm.attempts", "attempts", "int", "Times the proxy tried this deployment group", "{attempt}"),
     _row("llm.error_status", "error_status", "int", "HTTP status of the error"),

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
 from litellm.constants import LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL
@@ -45,7 +45,14 @@ UNAUTHENTICATED_TENANT = "unauthenticated"
 _MAX_TEXT = 256  # characters; identifiers and model names are far shorter
 _MAX_ERROR = 1024  # characters of an error message, when the operator asked for messages
 _MAX_COUNT = 2**63 - 1  # OTLP carries integers as int64
+_MAX_USD = 1e15
 _MAX_FINISH_REASONS = 16  # one per choice
+
+# Budgets that the proxy authenticated together with the key: what may be spent, and what had been before this call.
+_BUDGETS = (
+    ("user_api_key_max_budget", "user_api_key_spend"),
+    ("user_api_key_team_max_budget", "user_api_key_team_spend"),
+)
 
 # Call types of LiteLLM, without the leading "a" of the async ones, and the GenAI convention's operation name.
 _OPERATIONS = {
@@ -85,6 +92,7 @@ class CallRecord:
     reasoning_tokens: int | None
     usage_source: str
     cost: Cost
+    budget_remaining_usd: float | None
     start_ns: int
     end_ns: int
     time_to_first_token_ms: float | None
@@ -172,6 +180,7 @@ def build_record(
         identity, metadata, behind_proxy=behind_proxy, unknown_key=refused and error_status == 401
     )
     address, port = _server(payload.get("api_base") or params.get("api_base"))
+    cost = cost_of(payload, params, used_tokens=total > 0)
     return CallRecord(
         call_id=clean(call.get("litellm_call_id") or payload.get("litellm_call_id")) or UNKNOWN,
         call_type=call_type,
@@ -191,7 +200,8 @@ def build_record(
         cached_tokens=_detail(usage, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens"),
         reasoning_tokens=_detail(usage, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens"),
         usage_source=_usage_source(call, call_type, outcome, stream=stream, choices=choice_count, total=total),
-        cost=cost_of(payload, params, used_tokens=total > 0),
+        cost=cost,
+        budget_remaining_usd=_budget_remaining(identity, cost),
         start_ns=start_ns,
         end_ns=end_ns,
         time_to_first_token_ms=_first_token_ms(payload, start_ns, end_ns) if stream else None,
@@ -274,10 +284,13 @@ def _metadata(params: Mapping[Any, Any]) -> dict[Any, Any]:
     return {**_mapping(params.get("litellm_metadata")), **_mapping(params.get("metadata"))}
 
 
+def _is_number(value: object) -> TypeGuard[int | float]:
+    """True for a finite number; `math.isfinite` raises for an integer that no float can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -math.inf < value < math.inf
+
+
 def _count(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return 0
-    return min(max(int(value), 0), _MAX_COUNT)
+    return min(max(int(value), 0), _MAX_COUNT) if _is_number(value) else 0
 
 
 def _tokens(payload: Mapping[Any, Any], response: object) -> tuple[int, int, int]:
@@ -326,6 +339,18 @@ def _tenant(
     return DEFAULT_TENANT, TENANT_NONE
 
 
+def _budget_remaining(identity: Mapping[Any, Any], cost: Cost) -> float | None:
+    """What this call leaves of the tightest budget, in US dollars; below zero when it is overspent. LiteLLM adds up
+    spending in the background, so calls that run at the same time are not in it yet."""
+    limits = [(_usd(identity.get(limit)), _usd(identity.get(spent)) or 0.0) for limit, spent in _BUDGETS]
+    left = [limit - spent - cost.nano_usd / 1e9 for limit, spent in limits if limit is not None]
+    return min(left, default=None)
+
+
+def _usd(amount: object) -> float | None:
+    return float(amount) if _is_number(amount) and abs(amount) <= _MAX_USD else None
+
+
 def _interval(payload: Mapping[Any, Any], start_time: object, end_time: object) -> tuple[int, int]:
     end = _nanoseconds(payload.get("endTime")) or _nanoseconds(end_time) or time.time_ns()
     start = _nanoseconds(payload.get("startTime")) or _nanoseconds(start_time) or end
@@ -340,7 +365,7 @@ def _nanoseconds(moment: object) -> int | None:
             seconds = moment.timestamp()
         except (OverflowError, OSError, ValueError):
             return None
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds):
+    if not _is_number(seconds):
         return None
     whole = math.floor(seconds)  # apart from the fraction: the product would lose the last hundred nanoseconds
     nanoseconds = whole * 1_000_000_000 + round((seconds - whole) * 1e9)

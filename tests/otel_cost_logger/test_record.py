@@ -136,7 +136,25 @@ def test_a_cost_that_is_no_amount_is_unpriced(make_call: Any, cost: object) -> N
     assert (record.cost_usd, record.cost_nano_usd, record.cost_source) == (0.0, 0, "unpriced")
 
 
-@pytest.mark.parametrize("tokens", [float("nan"), -5, "many", None, 2**80, True])
+@pytest.mark.parametrize(
+    ("budgets", "left"),
+    [
+        ({}, None),
+        ({"max_budget": 10.0, "spend": 4.0}, 6.0),
+        ({"max_budget": 10.0, "spend": 4.0, "team_max_budget": 5.0, "team_spend": 4.5}, 0.5),
+        ({"max_budget": 1, "spend": 2.5, "team_max_budget": None}, -1.5),
+        ({"team_max_budget": 3.0}, 3.0),
+        ({"max_budget": float("nan"), "team_max_budget": 10**400}, None),
+        ({"max_budget": 10.0, "spend": "much"}, 10.0),
+    ],
+)
+def test_the_tightest_budget_is_what_is_left(make_call: Any, budgets: dict[str, Any], left: float | None) -> None:
+    identity = {f"user_api_key_{name}": value for name, value in budgets.items()}
+    remaining = build(make_call(metadata=identity)).budget_remaining_usd
+    assert remaining == (None if left is None else pytest.approx(left - 5e-06, abs=1e-9))
+
+
+@pytest.mark.parametrize("tokens", [float("nan"), -5, "many", None, 2**80, 10**400, True])
 def test_a_token_count_that_is_no_count_fits_in_an_int64(make_call: Any, tokens: object) -> None:
     record = build(make_call(prompt_tokens=tokens, total_tokens=tokens))
     assert 0 <= record.prompt_tokens <= record.total_tokens < 2**63
