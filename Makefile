@@ -2,7 +2,7 @@
 # make test       passes every test that needs no engine        make lock       resolves requirements.lock anew
 # make vllm-cpu   builds a real vLLM for this CPU (2.5 GB)      make vllm-gpu   builds one for a CUDA device
 # make test-vllm  passes the tests that need the engine         make lock-vllm  resolves the engines' locks anew
-# make record     records the engine's answers, for the mock
+# make record     records the engine's answers, for the mock    make test-soak  a minute in each kind of trouble
 # PYTHON=... names the interpreter; otherwise the first Python 3.12 or 3.11 found is used. An engine for a CPU needs
 # Python 3.11 and one for a GPU 3.12: PYTHON311=... and PYTHON312=... name them. TESTS=... chooses tests.
 
@@ -24,7 +24,7 @@ VLLM_GPU_VENV := .venv-vllm-gpu
 NO_WHEEL := No matching distribution found|Max retries exceeded|Temporary failure in name resolution
 OFFLINE := set -a; . support/deploy/offline.env; set +a;
 
-.PHONY: help env run test lint lab lock notebooks vllm-cpu vllm-gpu test-vllm record lock-vllm clean
+.PHONY: help env run test lint lab lock notebooks vllm-cpu vllm-gpu test-vllm test-soak record lock-vllm clean
 help:
 	@sed -n '/^#/!q; s/^# //p' Makefile
 
@@ -44,7 +44,10 @@ run: env
 	@$(OFFLINE) $(BIN)/python -m workbook run
 
 test: lint
-	@$(OFFLINE) $(BIN)/pytest -m "not engine" $(TESTS)
+	@$(OFFLINE) $(BIN)/pytest -m "not engine and not soak" $(TESTS)
+
+test-soak: env
+	@$(OFFLINE) $(BIN)/pytest -m soak -s $(TESTS)
 
 lint: env
 	@$(BIN)/ruff check .

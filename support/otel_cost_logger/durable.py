@@ -27,9 +27,9 @@ from opentelemetry.sdk.trace.export import SpanExporter
 from otel_cost_logger.ledger.defaults import DEFAULT_KEEP_DAYS, SYNC_FULL, SYNC_NORMAL
 from otel_cost_logger.ledger.drain import Drain
 from otel_cost_logger.ledger.group_commit import GroupCommit
-from otel_cost_logger.ledger.metrics import publish
 from otel_cost_logger.ledger.stored_span import Encoder
 from otel_cost_logger.ledger.writer import LedgerWriter
+from otel_cost_logger.metrics import publish_ledger
 from otel_cost_logger.otlp.sending import sender_for
 
 _SHUTDOWN_SECONDS = 5.0
@@ -63,8 +63,9 @@ class DurableSpanProcessor(SpanProcessor):
     that of the machine too: then `on_end` also waits until the disk has the span, unless it is called on an event
     loop, which does not wait; the flush is on its way. Exported spans are kept for ``keep_days`` days.
     ``schedule_delay_millis`` and ``max_export_batch_size`` mean what they mean to ``BatchSpanProcessor`` and default
-    to ``OTEL_BSP_SCHEDULE_DELAY`` (here 1000) and ``OTEL_BSP_MAX_EXPORT_BATCH_SIZE`` (512). ``meter_provider``
-    (default: the global one) gets the counters as metrics.
+    to ``OTEL_BSP_SCHEDULE_DELAY`` (here 1000) and ``OTEL_BSP_MAX_EXPORT_BATCH_SIZE`` (512), except that with a backlog
+    up to 16 times as many spans go together, but no more than 3.5 MB. ``meter_provider`` (default: the global one) gets
+    the counters as metrics, see `metrics`.
 
     Several processes may use one file, and a forked child may go on with its parent's processor. Raises `ValueError`
     for a setting that makes no sense; of the file itself it only ever complains in the log and in `counts`.
@@ -102,7 +103,7 @@ class DurableSpanProcessor(SpanProcessor):
             keep_days=keep_days,
         )
         _processors.add(self)
-        publish(self, meter_provider)
+        publish_ledger(self, meter_provider)
         self._drain.start()  # what an earlier process left behind need not wait for a new span
 
     @property
@@ -126,6 +127,14 @@ class DurableSpanProcessor(SpanProcessor):
         cannot be read."""
         try:
             return self._drain.pending()
+        except sqlite3.Error:
+            return 0
+
+    @property
+    def lost_calls(self) -> int:
+        """How many calls began, in any process, and can have no record any more; 0 when the file cannot be read."""
+        try:
+            return self._drain.lost_calls()
         except sqlite3.Error:
             return 0
 

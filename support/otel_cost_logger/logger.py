@@ -26,6 +26,7 @@ from opentelemetry.trace import Tracer
 from otel_cost_logger.expected import Expected
 from otel_cost_logger.ids import PlannedIds
 from otel_cost_logger.inflight import InFlight
+from otel_cost_logger.metrics import publish_calls
 from otel_cost_logger.once import PendingFailures, Seen
 from otel_cost_logger.provider import CostTracerProvider, cost_tracer, get_tracer_provider
 from otel_cost_logger.record import (
@@ -47,8 +48,9 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Counts:
     """What became of the calls: ``recorded`` are spans emitted, ``repeated`` second reports of a call left out,
-    ``dropped`` records lost with an exception. ``seen`` are proxied calls noticed before they were dispatched, and
-    ``missing`` those of them that have ended and left no record."""
+    ``dropped`` records lost with an exception. ``seen`` are calls noticed before they were dispatched, and ``missing``
+    those of them that have ended and left no record. When a call has ended is known behind the proxy only; of a program
+    that calls LiteLLM itself, the ledger tells after the program's end, or after an hour, which calls left none."""
 
     recorded: int = 0
     repeated: int = 0
@@ -71,21 +73,36 @@ class OtelCostLogger(CustomLogger):
         self._settings = settings or Settings.from_environment()
         self._tracer_provider = tracer_provider
         self._seen = Seen()
+        self._attempted = Seen()
         self._pending = PendingFailures()
         self._in_flight = InFlight(self._hung_up)
         self._expected = Expected()
         self._counts = {"recorded": 0, "repeated": 0, "dropped": 0}
         self._counts_lock = threading.Lock()
         self._exit_handler_registered = False
+        self._measured_by: TracerProvider | None = None
+        if self._settings.ledger is not None and _behind_proxy():
+            self._tracer()  # what an earlier process left in the ledger need not wait for the first call
 
     @property
     def counts(self) -> Counts:
         """What became of this process's calls so far."""
-        missing = len(self._expected) - len(self._in_flight) - len(self._pending)
+        missing = len(self._expected) - len(self._in_flight) - len(self._pending) if _behind_proxy() else 0
         with self._counts_lock:
             return Counts(**self._counts, seen=self._expected.seen, missing=max(0, missing))
 
     # Hooks of LiteLLM, library mode.
+
+    def log_pre_api_call(self, model: Any, messages: Any, kwargs: Any) -> None:
+        """An attempt is about to be sent: from here on a record is due. The proxy has a hook of its own for it."""
+
+        def expect_report() -> None:
+            call_id = _call_id(kwargs)
+            # A call that is repeated is reported once, however many attempts there are.
+            if not _behind_proxy() and is_llm_call(kwargs.get("call_type")) and self._attempted.first(call_id):
+                self._expect(call_id, clean(_metadata(kwargs).get("tenant_id")), model)
+
+        self._guarded(expect_report)
 
     def log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """A synchronous call succeeded."""
@@ -130,7 +147,8 @@ class OtelCostLogger(CustomLogger):
         def expect_report() -> None:
             self._tracer()  # from the first call on, so that a SIGTERM right after its answer finds its handler
             if is_llm_call(call_type):
-                self._expect(data, user_api_key_dict)
+                team, alias = (getattr(user_api_key_dict, name, None) for name in ("team_id", "key_alias"))
+                self._expect(_call_id(data), clean(team or alias), data.get("model"))
                 self._in_flight.begin(_request_key(data, user_api_key_dict), {"call_type": call_type, **data})
 
         self._guarded(expect_report)
@@ -155,13 +173,11 @@ class OtelCostLogger(CustomLogger):
 
     # From report to record.
 
-    def _expect(self, data: Mapping[Any, Any], user_api_key_dict: Any) -> None:
-        call_id = clean(data.get("litellm_call_id")) or UNKNOWN
+    def _expect(self, call_id: str, tenant_id: str, model: Any) -> None:
         self._expected.begin(call_id)
         provider = self._provider()
         if isinstance(provider, CostTracerProvider) and provider.durable is not None:
-            team, alias = (getattr(user_api_key_dict, name, None) for name in ("team_id", "key_alias"))
-            provider.durable.expect_call(call_id, clean(team or alias) or DEFAULT_TENANT, clean(data.get("model")))
+            provider.durable.expect_call(call_id, tenant_id or DEFAULT_TENANT, clean(model))
 
     def _succeeded(self, kwargs: Any, response: Any, start: Any, end: Any) -> None:
         def record_it() -> None:
@@ -214,7 +230,12 @@ class OtelCostLogger(CustomLogger):
         self._count("recorded")
 
     def _provider(self) -> TracerProvider:
-        return self._tracer_provider or get_tracer_provider()
+        provider = self._tracer_provider or get_tracer_provider()
+        if provider is not self._measured_by:  # the first call, or the first in a forked child
+            self._measured_by = provider
+            if isinstance(provider, CostTracerProvider) and provider.meter_provider is not None:
+                publish_calls(self, provider.meter_provider)
+        return provider
 
     def _tracer(self) -> Tracer:
         return cost_tracer(self._provider())
@@ -261,12 +282,20 @@ def _retries(exception: Any) -> int:
     return repeated if getattr(exception, "max_retries", None) and isinstance(repeated, int) else 0
 
 
-def _call_key(kwargs: Any) -> Hashable:
-    """Call id and key of a call, as the logging hooks show them."""
+def _call_id(call: Mapping[Any, Any]) -> str:
+    return clean(call.get("litellm_call_id")) or UNKNOWN
+
+
+def _metadata(kwargs: Any) -> Mapping[Any, Any]:
     params = kwargs.get("litellm_params") if isinstance(kwargs, Mapping) else None
     metadata = params.get("metadata") if isinstance(params, Mapping) else None
-    key_hash = metadata.get("user_api_key_hash") if isinstance(metadata, Mapping) else None
-    return (str(kwargs.get("litellm_call_id")) if isinstance(kwargs, Mapping) else "", str(key_hash))
+    return metadata if isinstance(metadata, Mapping) else {}
+
+
+def _call_key(kwargs: Any) -> Hashable:
+    """Call id and key of a call, as the logging hooks show them."""
+    call_id = str(kwargs.get("litellm_call_id")) if isinstance(kwargs, Mapping) else ""
+    return (call_id, str(_metadata(kwargs).get("user_api_key_hash")))
 
 
 def _request_key(request: Any, user_api_key_dict: Any) -> Hashable:

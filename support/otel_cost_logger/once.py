@@ -33,7 +33,10 @@ class Seen:
         The key holds the start time beside the call id: a caller may choose the id with a header, and two calls
         under one id are still two calls to pay for.
         """
-        key = (record.call_id, record.start_ns)
+        return self.first((record.call_id, record.start_ns))
+
+    def first(self, key: Hashable) -> bool:
+        """True the first time ``key`` is seen."""
         with self._lock:
             if key in self._keys:
                 return False

@@ -1,9 +1,9 @@
 """A private TracerProvider for cost spans, one per process.
 
 Private, because the global provider is everybody's: FastAPI's and LiteLLM's own spans would run into the cost
-stream, and a sampler set for them would drop billing records. One per process and built at the first call,
-because a proxy may fork its workers after importing the plugin, and neither exporter threads nor gRPC channels
-survive a fork.
+stream, and a sampler set for them would drop billing records. One per process and built when it is first asked for
+(at the first call; with a ledger when the proxy loads the plugin), because a proxy may fork its workers after that, and
+neither exporter threads nor gRPC channels survive a fork.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from otel_cost_logger.settings import BATCH, CONSOLE, DURABLE, GRPC, OTLP, SIMPL
 from otel_cost_logger.termination import FlushOnTermination
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics import MeterProvider
+
     from otel_cost_logger.durable import DurableSpanProcessor
 
 SCOPE = "litellm.cost_attribution"
@@ -52,9 +54,17 @@ def plugin_version() -> str:
 
 
 class CostTracerProvider(TracerProvider):
-    """A provider of cost spans. ``durable`` is its durable processor, if it has one: it also notes calls that begin."""
+    """A provider of cost spans. ``durable`` is its durable processor, if it has one: it also notes calls that begin.
+    ``meter_provider`` is where the plugin's own metrics go, if anywhere; it is shut down with this one."""
 
     durable: DurableSpanProcessor | None = None
+    meter_provider: MeterProvider | None = None
+
+    def shutdown(self) -> None:
+        """End all processors, and then the metrics, which tell how that went."""
+        super().shutdown()
+        if self.meter_provider is not None:
+            self.meter_provider.shutdown()
 
 
 def get_tracer_provider() -> TracerProvider:
@@ -87,11 +97,14 @@ def build_provider(settings: Settings) -> CostTracerProvider:
         id_generator=PlannedIds(),
         span_limits=SpanLimits(max_span_attributes=unlimited, max_span_attribute_length=unlimited),
     )
+    if settings.metrics_protocol is not None:
+        provider.meter_provider = _meter_provider(settings.metrics_protocol, provider.resource)
     exporters = list(settings.exporters)
     if settings.ledger is not None:
         # Spans are written once. A terminal shows them beside the ledger: nothing can be lost on its way there.
         otlp = OTLP in exporters
-        provider.durable = _durable(settings.ledger, _exporter(OTLP, settings) if otlp else None)
+        exporter = _exporter(OTLP, settings) if otlp else None
+        provider.durable = _durable(settings.ledger, exporter, provider.meter_provider)
         provider.add_span_processor(FlushOnTermination(provider.durable, _LEDGER_PATIENCE_MILLIS))
         exporters = [name for name in exporters if name != OTLP]
     for name in exporters:
@@ -99,11 +112,19 @@ def build_provider(settings: Settings) -> CostTracerProvider:
     return provider
 
 
-def _durable(ledger: Ledger, exporter: SpanExporter | None) -> DurableSpanProcessor:
+def _durable(ledger: Ledger, exporter: SpanExporter | None, meters: MeterProvider | None) -> DurableSpanProcessor:
     # Imported where chosen, as the exporters are.
     from otel_cost_logger.durable import DurableSpanProcessor
 
-    return DurableSpanProcessor(exporter, ledger.path, sync=ledger.sync, keep_days=ledger.keep_days)
+    return DurableSpanProcessor(
+        exporter, ledger.path, sync=ledger.sync, keep_days=ledger.keep_days, meter_provider=meters
+    )
+
+
+def _meter_provider(protocol: str, resource: Resource) -> MeterProvider:
+    from otel_cost_logger.metrics import build_meter_provider
+
+    return build_meter_provider(protocol, resource)
 
 
 def _resource() -> Resource:

@@ -2,8 +2,10 @@
 
 Standard OpenTelemetry variables choose the exporter (``OTEL_TRACES_EXPORTER``: console, otlp, none, or several
 separated by commas) and its protocol (``OTEL_EXPORTER_OTLP_TRACES_PROTOCOL``, ``OTEL_EXPORTER_OTLP_PROTOCOL``);
-the exporters themselves read the rest (endpoint, headers, TLS, compression). ``OTEL_PROPAGATORS`` without
-``tracecontext`` keeps the trace context from the engine. The others are ours:
+the exporters themselves read the rest (endpoint, headers, TLS, compression). ``OTEL_METRICS_EXPORTER`` (otlp or none)
+sends the plugin's own metrics (see `metrics`) every ``OTEL_METRIC_EXPORT_INTERVAL`` milliseconds, by
+``OTEL_EXPORTER_OTLP_METRICS_PROTOCOL``. ``OTEL_PROPAGATORS`` without ``tracecontext`` keeps the trace context from the
+engine. The others are ours:
 
 - ``OTEL_COST_LOGGER_LEDGER_FILE`` keeps every record in this file, and exports it from there (see `durable`).
 - ``OTEL_COST_LOGGER_LEDGER_SYNC`` (normal or full) says what the ledger survives: the process, or the machine too.
@@ -35,6 +37,8 @@ LEDGER_FILE = "OTEL_COST_LOGGER_LEDGER_FILE"
 _LEDGER_SYNC = "OTEL_COST_LOGGER_LEDGER_SYNC"
 _LEDGER_DAYS = "OTEL_COST_LOGGER_LEDGER_DAYS"
 _PROCESSOR = "OTEL_COST_LOGGER_PROCESSOR"
+_METRICS_EXPORTER = "OTEL_METRICS_EXPORTER"
+_METRIC_INTERVAL = "OTEL_METRIC_EXPORT_INTERVAL"
 _TRACE_CONTEXT = "tracecontext"
 _GENAI_OPT_IN = "gen_ai_latest_experimental"
 
@@ -61,7 +65,8 @@ class Settings:
     ``simple``, ``batch``, ``durable`` or None (console exports simply, so that each span shows at once; OTLP in
     batches). ``genai_spans`` gives spans the name and kind of the OpenTelemetry GenAI conventions. With ``propagate``
     the engine is told the cost span's trace context. ``ledger`` describes the file of the durable processor, and is
-    there if and only if that one is chosen.
+    there if and only if that one is chosen. ``metrics_protocol`` is the OTLP protocol of the plugin's own metrics; None
+    sends none.
     """
 
     exporters: tuple[str, ...] = (CONSOLE,)
@@ -71,6 +76,7 @@ class Settings:
     error_messages: bool = False
     propagate: bool = True
     ledger: Ledger | None = None
+    metrics_protocol: str | None = None
 
     def __post_init__(self) -> None:
         if (self.processor == DURABLE) != (self.ledger is not None):
@@ -103,7 +109,18 @@ class Settings:
             error_messages=_check("OTEL_COST_LOGGER_ERROR_MESSAGES", messages, ("true", "false")) == "true",
             propagate=_TRACE_CONTEXT in propagators,
             ledger=ledger,
+            metrics_protocol=_metrics_protocol(env),
         )
+
+
+def _metrics_protocol(env: Mapping[str, str]) -> str | None:
+    if _check(_METRICS_EXPORTER, env.get(_METRICS_EXPORTER) or NONE, (OTLP, NONE)) == NONE:
+        return None
+    variable = "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"
+    protocol = env.get(variable) or env.get("OTEL_EXPORTER_OTLP_PROTOCOL") or GRPC
+    if interval := env.get(_METRIC_INTERVAL):
+        _above_0(_METRIC_INTERVAL, interval, "milliseconds")
+    return _check(variable, protocol, (GRPC, HTTP_PROTOBUF))
 
 
 def _ledger(env: Mapping[str, str]) -> Ledger | None:
@@ -111,12 +128,7 @@ def _ledger(env: Mapping[str, str]) -> Ledger | None:
     sync = env.get(_LEDGER_SYNC) or SYNC_NORMAL
     text = env.get(_LEDGER_DAYS) or str(DEFAULT_KEEP_DAYS)
     _check(_LEDGER_SYNC, sync, (SYNC_NORMAL, SYNC_FULL))
-    try:
-        days = float(text)
-    except ValueError:
-        days = math.nan
-    if not (days > 0 and math.isfinite(days)):
-        raise SettingsError(f"{_LEDGER_DAYS}={text!r} is not a number of days above 0")
+    days = _above_0(_LEDGER_DAYS, text, "days")
     if not file:
         for variable in (_LEDGER_SYNC, _LEDGER_DAYS):
             if env.get(variable):
@@ -126,6 +138,16 @@ def _ledger(env: Mapping[str, str]) -> Ledger | None:
     if path.is_dir() or file.endswith(os.sep):
         raise SettingsError(f"{LEDGER_FILE}={file!r} is a folder; name a file in it, for example {path / 'ledger.db'}")
     return Ledger(path.absolute(), sync, days)
+
+
+def _above_0(variable: str, text: str, unit: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (number > 0 and math.isfinite(number)):
+        raise SettingsError(f"{variable}={text!r} is not a number of {unit} above 0")
+    return number
 
 
 def _check(variable: str, value: str, allowed: tuple[str, ...]) -> str:

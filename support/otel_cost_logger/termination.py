@@ -7,8 +7,10 @@ signal itself is the last moment at which the queue can be exported.
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
+import time
 from types import FrameType
 
 from opentelemetry.context import Context
@@ -19,13 +21,13 @@ class FlushOnTermination(SpanProcessor):
     """Passes spans on to ``inner``; from SIGTERM on, exports each at once.
 
     Takes hold of the signal only where somebody else already handles it (a server that will shut down in its
-    own time) and only in the main thread, where Python allows it. The former handler is called first. Each export
-    then may take ``patience_millis``.
+    own time) and only in the main thread, where Python allows it. The former handler is called first. All exports
+    together may take ``patience_millis``: whoever ends spans during a shutdown waits for them.
     """
 
     def __init__(self, inner: SpanProcessor, patience_millis: int = 30000) -> None:
         self._inner = inner
-        self._patience_millis = patience_millis
+        self._seconds_left = patience_millis / 1000
         self._terminating = False
         if threading.current_thread() is not threading.main_thread():
             return
@@ -51,8 +53,11 @@ class FlushOnTermination(SpanProcessor):
             self._flush()
 
     def _flush(self) -> None:
-        # An inner processor that says that it cannot deliver (a durable one does) is not asked to wait again.
-        self._terminating = self._inner.force_flush(self._patience_millis)
+        if self._seconds_left <= 0:
+            return
+        began = time.monotonic()
+        self._inner.force_flush(math.ceil(self._seconds_left * 1000))
+        self._seconds_left -= time.monotonic() - began
 
     def shutdown(self) -> None:
         """Close the exporter."""

@@ -200,6 +200,7 @@ class _HttpServer(ThreadingHTTPServer):
 
 class _HttpHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # exporters keep their connection
+    disable_nagle_algorithm = True  # an answer goes in two parts; the second would wait for the other side's word
     server: _HttpServer
 
     def do_POST(self) -> None:

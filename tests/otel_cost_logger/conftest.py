@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -144,6 +148,77 @@ def _receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Receiv
 def collector(_receiver: tuple[Receiver, Path]) -> Collector:
     """A real OTLP receiver, shared by all tests, without a fault at first."""
     return Collector(*_receiver)
+
+
+class OtlpServer(ThreadingHTTPServer):
+    """What the shared receiver is not: it takes metrics, and answers a request as ``judge`` says of its span names.
+
+    ``requests`` are the span names of each request, ``metrics`` the requests with metrics.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _OtlpHandler)
+        self.judge: Callable[[list[str]], int] = lambda _: 200
+        self.requests: list[list[str]] = []
+        self.taken: list[str] = []
+        self.metrics: list[ExportMetricsServiceRequest] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def points(self, name: str) -> list[tuple[dict[str, Any], int]]:
+        """Every point of the metric ``name`` that came, with its attributes and those of its resource."""
+        return [
+            (
+                {item.key: item.value.string_value or item.value.int_value for item in [*resource, *point.attributes]},
+                point.as_int,
+            )
+            for request in self.metrics
+            for of in request.resource_metrics
+            for resource in [of.resource.attributes]
+            for scope in of.scope_metrics
+            for metric in scope.metrics
+            if metric.name == name
+            for point in (*metric.sum.data_points, *metric.gauge.data_points)
+        ]
+
+
+class _OtlpHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: OtlpServer
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        status = 200
+        if self.path == "/v1/metrics":
+            self.server.metrics.append(ExportMetricsServiceRequest.FromString(body))
+        else:
+            request = ExportTraceServiceRequest.FromString(body)
+            names = [span.name for of in request.resource_spans for scope in of.scope_spans for span in scope.spans]
+            status = self.server.judge(names)
+            self.server.requests.append(names)
+            self.server.taken += names if status == 200 else []
+        self.send_response(status)
+        self.send_header("Content-Type", "application/x-protobuf")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def otlp_server() -> Iterator[OtlpServer]:
+    """A server of one test's own for traces and metrics over HTTP."""
+    with OtlpServer() as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import litellm
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -144,3 +145,41 @@ def test_spans_of_other_providers_are_counted_without_a_ledger(spans: InMemorySp
 
     asyncio.run(serve())
     assert (logger.counts.seen, logger.counts.missing) == (1, 0)
+
+
+def test_a_program_that_calls_litellm_itself_is_told_of_lost_records_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Any
+) -> None:
+    monkeypatch.delitem(sys.modules, "litellm.proxy.proxy_server")
+    ledger = Ledger(tmp_path / "ledger.db")
+    provider = build_provider(Settings(exporters=(), processor="durable", ledger=ledger))
+    logger = OtelCostLogger(Settings(), provider)
+    monkeypatch.setattr(litellm, "callbacks", [logger])
+    call: Any = {"model": "openai/mistral", "messages": [{"role": "user", "content": "hi"}], "mock_response": "hello"}
+
+    def in_flight() -> list[Any]:
+        with closing(sqlite3.connect(ledger.path)) as connection:
+            return connection.execute("SELECT tenant_id, model FROM calls_in_flight").fetchall()
+
+    async def serve() -> None:
+        await litellm.acompletion(**call)
+        async for _ in await litellm.acompletion(stream=True, **call):
+            pass
+
+    litellm.completion(**call)
+    asyncio.run(serve())
+    with pytest.raises(litellm.InternalServerError):
+        litellm.completion(**{**call, "mock_response": "litellm.InternalServerError"}, num_retries=2)
+    eventually(lambda: logger.counts.recorded >= 4, "four calls are recorded")
+    eventually(lambda: in_flight() == [], "and due no longer")
+    assert logger.counts.missing == 0
+
+    async def abandon() -> None:
+        stream = await litellm.acompletion(stream=True, metadata={"tenant_id": "acme"}, **call)
+        await anext(aiter(stream))
+
+    asyncio.run(abandon())
+    assert in_flight() == [("acme", "mistral")]
+    provider.shutdown()
+    with closing(open_for_reading(ledger.path)) as connection:
+        assert status(connection).calls_lost == 1

@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SimpleSpanProcessor
 
 from otel_cost_logger import provider as module
@@ -110,6 +111,38 @@ def test_a_terminated_server_exports_what_waited_and_what_still_came() -> None:
     assert done.returncode == -signal.SIGTERM, done.stderr
     assert '"name": "before"' in done.stdout
     assert '"name": "after"' in done.stdout
+
+
+class Undelivered(SpanProcessor):
+    """One whose every flush fails, after a while."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.asked: list[int] = []
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        self.asked.append(timeout_millis)
+        time.sleep(self.seconds)
+        return False
+
+
+@pytest.mark.parametrize(("seconds", "flushes"), [(0.0, 4), (0.2, 1)])
+def test_failed_exports_after_the_signal_are_repeated_as_long_as_there_is_time(
+    monkeypatch: pytest.MonkeyPatch, make_spans: Any, seconds: float, flushes: int
+) -> None:
+    monkeypatch.setattr(signal, "getsignal", lambda _: lambda *_: None)
+    handlers: list[Any] = []
+    monkeypatch.setattr(signal, "signal", lambda _, handler: handlers.append(handler))
+    inner = Undelivered(seconds)
+    processor = FlushOnTermination(inner, patience_millis=100)
+    for span in make_spans(2):
+        processor.on_end(span)
+    assert inner.asked == []
+    handlers[0](signal.SIGTERM, None)
+    for span in make_spans(3):
+        processor.on_end(span)
+    assert len(inner.asked) == flushes
+    assert inner.asked[0] == 100
 
 
 def test_a_program_without_a_handler_keeps_its_default(monkeypatch: pytest.MonkeyPatch) -> None:

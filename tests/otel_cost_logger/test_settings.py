@@ -39,6 +39,7 @@ def test_none_exports_nowhere() -> None:
     [
         ("OTEL_TRACES_EXPORTER", "zipkin"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+        ("OTEL_METRICS_EXPORTER", "prometheus"),
         ("OTEL_COST_LOGGER_PROCESSOR", "durable-ish"),
         ("OTEL_COST_LOGGER_ERROR_MESSAGES", "maybe"),
     ],
@@ -46,3 +47,34 @@ def test_none_exports_nowhere() -> None:
 def test_a_bad_value_names_the_variable_and_what_would_do(variable: str, value: str) -> None:
     with pytest.raises(SettingsError, match=rf"{variable}='{value}' is not supported; use one of: "):
         Settings.from_environment({variable: value})
+
+
+@pytest.mark.parametrize(
+    ("environment", "protocol"),
+    [
+        ({}, None),
+        ({"OTEL_METRICS_EXPORTER": "none"}, None),
+        ({"OTEL_METRICS_EXPORTER": "otlp"}, "grpc"),
+        ({"OTEL_METRICS_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, "http/protobuf"),
+        (
+            {
+                "OTEL_METRICS_EXPORTER": "otlp",
+                "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+                "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "grpc",
+                "OTEL_METRIC_EXPORT_INTERVAL": "5000",
+            },
+            "grpc",
+        ),
+    ],
+)
+def test_metrics_are_sent_when_asked_for(environment: dict[str, str], protocol: str | None) -> None:
+    assert Settings.from_environment(environment).metrics_protocol == protocol
+
+
+@pytest.mark.parametrize("interval", ["0", "often", "inf"])
+def test_an_interval_of_metrics_that_makes_no_sense_is_refused(interval: str) -> None:
+    environment = {"OTEL_METRICS_EXPORTER": "otlp", "OTEL_METRIC_EXPORT_INTERVAL": interval}
+    with pytest.raises(
+        SettingsError, match=f"OTEL_METRIC_EXPORT_INTERVAL='{interval}' is not a number of milliseconds"
+    ):
+        Settings.from_environment(environment)

@@ -88,6 +88,10 @@ def _status_lines(path: Path, found: Status) -> Iterator[str]:
     yield f"{path} ({path.stat().st_size:,} bytes)"
     yield f"spans        {found.spans:,}, ended {moment(found.first_ns)} to {moment(found.last_ns)}"
     yield f"pending      {found.pending:,}, the oldest since {moment(found.oldest_pending_ns)}"
+    if failure := found.export_failure:
+        yield f"failing      since {moment(failure.since_ns)}, {failure.attempts:,} attempts, last at " + (
+            f"{moment(failure.last_ns)}: {failure.reason}"
+        )
     yield f"dead         {found.dead:,}"
     for reason, number in found.refusals:
         yield f"               {number:,}: {reason}"
@@ -190,6 +194,8 @@ def _prune(path: Path, arguments: argparse.Namespace) -> int:
             if not writer.delete(file, old.ids):
                 raise LedgerError(f"{path} cannot be written; {pruned:,} spans were pruned before")
             pruned, after = pruned + len(old.ids), old.last
+        if file is not None:
+            writer.forget_processes(file, limit)
         writer.close()
     print(f"{pruned:,} spans pruned")
     return 0

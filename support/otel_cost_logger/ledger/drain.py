@@ -17,19 +17,22 @@ from pathlib import Path
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
 
+from otel_cost_logger.ledger.batches import BatchSize
 from otel_cost_logger.ledger.file import FileIdentity, FileLock, identity, is_broken, open_beside_writer
+from otel_cost_logger.ledger.reading import calls_without_record
 from otel_cost_logger.ledger.retention import old_spans
+from otel_cost_logger.ledger.suspects import Suspects
+from otel_cost_logger.ledger.write_ahead_log import shorten
 from otel_cost_logger.ledger.writer import LedgerWriter
 from otel_cost_logger.otlp.answers import Accepted, Refused, Unavailable
 from otel_cost_logger.otlp.decoding import Payload
-from otel_cost_logger.otlp.sending import Sender, deliver
+from otel_cost_logger.otlp.sending import Sender, deliver, sift
 
 _MAX_REQUEST_BYTES = 3_500_000  # gRPC servers take 4 MiB unless told otherwise
 _FIRST_PAUSE_SECONDS = 0.5
 _MISDIRECTED_PAUSE_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 30.0
 _LONGEST_ASKED_SECONDS = 3600.0  # of what a collector may ask for with Retry-After
-_CHECKPOINT_BYTES = 4 * 1024 * 1024
 _PRUNE_STEPS = 5  # at a time
 _PRUNE_EVERY_SECONDS = 60.0
 _FLUSH_POLL_SECONDS = 0.02
@@ -57,8 +60,8 @@ class ExportCounts:
 class Drain:
     """Sends, prunes and tidies in a thread of its own.
 
-    ``sender`` None sends nothing. ``delay_seconds`` is how long a span waits for others, ``batch_size`` how many go
-    together at most, ``keep_days`` how long exported spans stay in the ledger.
+    ``sender`` None sends nothing. ``delay_seconds`` is how long a span waits for others, ``batch_size`` how many do not
+    wait any longer (with a backlog, more go together), ``keep_days`` how long exported spans stay in the ledger.
     """
 
     def __init__(
@@ -95,6 +98,8 @@ class Drain:
         self._urgent = False
         self._last_resort = False
         self._in_a_row = 0  # failures
+        self._size = BatchSize(self._batch_size)
+        self._suspects = Suspects()
         self._unmarked: list[tuple[FileIdentity, list[int]]] = []
         self._pruned_to = 0  # the id up to which nothing more is to be pruned now
         self._prune_at = 0.0
@@ -209,8 +214,10 @@ class Drain:
                 pass
             if self._holds_lock():
                 while self._may_send() and self._send_next(self._sender):
-                    pass
-        self._tidy()
+                    self._shorten_log()  # a backlog may take hours
+                self._try_suspects(self._sender)
+        self._shorten_log()
+        self._prune_some()
 
     def _may_send(self) -> bool:
         return self._not_before <= time.monotonic() < self._stop_at
@@ -223,34 +230,83 @@ class Drain:
             return False
 
     def _send_next(self, sender: Sender) -> bool:
-        """Send one batch; False when there is nothing to do now."""
+        """Send one batch; True when another is to follow at once. What is left after a full one waits for more."""
         if not self._mark_all():
             return False
-        file, batch = self._next_batch()
-        return file is not None and bool(batch) and self._deliver(sender, file, batch)
+        file, batch, more = self._next_batch()
+        if file is None or not batch:
+            return False
+        if self._suspects.sifting:
+            return self._sift(sender, file, batch)
+        began = time.monotonic()
+        if not all(self._settle(file, part, answer) for part, answer in deliver(sender, batch)):
+            return False
+        self._size.delivered(len(batch), time.monotonic() - began)
+        return more
 
-    def _deliver(self, sender: Sender, file: FileIdentity, batch: list[Payload]) -> bool:
-        """Send ``batch`` until all of it is confirmed or set aside; False when that has to wait."""
-        for part, answer in deliver(sender, batch):
-            ids = [payload.id for payload in part]
-            match answer:
-                case Accepted():
-                    self._succeeded()
-                    self._exported += len(part)
-                    self._unmarked.append((file, ids))
-                    if not self._mark_all():
-                        return False
-                case Refused(reason):
-                    self._succeeded()
-                    if not self._dead:
-                        _log.error("the collector refuses spans for good (%s); they stay as dead letters", reason)
-                    self._dead += len(part)
-                    if not self._writer.set_aside(file, ids, reason):
-                        return False
-                case Unavailable():
-                    self._pause(answer)
+    def _settle(self, file: FileIdentity, part: list[Payload], answer: Accepted | Refused | Unavailable) -> bool:
+        """What ``answer`` means for ``part``: confirmed or set aside; False when that has to wait."""
+        ids = [payload.id for payload in part]
+        match answer:
+            case Accepted():
+                self._succeeded()
+                self._exported += len(part)
+                self._unmarked.append((file, ids))
+                return self._mark_all()
+            case Refused(reason):
+                self._succeeded()
+                return self._set_aside(file, ids, reason)
+            case Unavailable():
+                self._pause(answer)
+                return False
+
+    def _set_aside(self, file: FileIdentity, ids: list[int], reason: str) -> bool:
+        if not self._dead:
+            _log.error("the collector refuses spans for good (%s); they stay as dead letters", reason)
+        self._dead += len(ids)
+        return self._writer.set_aside(file, ids, reason)
+
+    def _sift(self, sender: Sender, file: FileIdentity, batch: list[Payload]) -> bool:
+        """Send a batch that has failed again and again in parts, to learn whether a span of it is to blame."""
+        before, alone, failure = self._exported, [], None
+        for part, answer in sift(sender, batch):
+            if not (isinstance(answer, Unavailable) and answer.doubtful):
+                if not self._settle(file, part, answer):
                     return False
+                continue
+            failure = answer
+            if len(part) == 1:
+                alone.append((part[0], answer.reason, self._exported))
+        if failure is not None and self._exported == before:
+            self._pause(failure)  # nothing was taken: it is the collector
+            return False
+        for payload, reason, exported in alone:
+            _log.error("the collector fails over one span alone (%s); it goes by itself from now on", reason)
+            self._suspects.accuse(payload, reason, exported)
         return True
+
+    def _try_suspects(self, sender: Sender) -> None:
+        """Send each span under suspicion by itself, when its turn has come."""
+        if (file := self._identity) is None:
+            return
+        for suspect in self._suspects.due(self._exported):
+            payload = suspect.payload
+            if not self._may_send():
+                return
+            if suspect.convicted:
+                reason = f"{suspect.reason} (alone, {suspect.trials} times, while others were taken)"
+                if not self._set_aside(file, [payload.id], reason):
+                    return
+                self._suspects.dismiss(payload)
+                continue
+            for part, answer in deliver(sender, [payload]):
+                if isinstance(answer, Unavailable) and answer.doubtful:
+                    self._suspects.accuse(payload, answer.reason, self._exported)
+                    continue
+                if not isinstance(answer, Unavailable):
+                    self._suspects.dismiss(payload)
+                if not self._settle(file, part, answer):
+                    return
 
     def _mark_all(self) -> bool:
         """Mark what was confirmed. While that cannot be written nothing more is sent, or it would go twice."""
@@ -286,8 +342,12 @@ class Drain:
         if answer.retry_after is not None:
             wait = min(answer.retry_after, _LONGEST_ASKED_SECONDS)
         self._in_a_row += 1
+        self._size.failed()
+        self._suspects.batch_failed(doubtful=answer.doubtful)
         self._not_before = time.monotonic() + wait
         self._report(answer.reason)
+        if not self._writer.troubled:
+            self._writer.note_failure(answer.reason)
 
     def _report(self, trouble: str) -> None:
         if not self._trouble:
@@ -298,6 +358,7 @@ class Drain:
         if self._trouble:
             _log.warning("spans are exported again; the last trouble was: %s", self._trouble)
         self._trouble, self._in_a_row, self._asked_to_wait = "", 0, False
+        self._suspects.batch_taken()
 
     # The file.
 
@@ -309,6 +370,7 @@ class Drain:
                 return None
             self._connection, self._identity = open_beside_writer(self._path), now
             self._pruned_to = 0
+            self._suspects = Suspects()  # ids of another file
         return self._connection
 
     def _disconnect(self) -> None:
@@ -316,21 +378,29 @@ class Drain:
         if connection is not None:
             connection.close()
 
-    def _next_batch(self) -> tuple[FileIdentity | None, list[Payload]]:
+    def _next_batch(self) -> tuple[FileIdentity | None, list[Payload], bool]:
+        """The file, its oldest spans that are to be sent together, and whether there are more."""
         batch: list[Payload] = []
-        size = 0
+        size, more = 0, True
         with self._reading:
             if (connection := self._connected()) is None:
-                return None, []
+                return None, [], False
             file = self._identity
-            rows = connection.execute(_NEXT, (self._batch_size,))
+            limit = self._size.now + len(self._suspects)
+            rows = connection.execute(_NEXT, (limit + 1,))
             for id_, scope, envelope, otlp in rows:
+                if id_ in self._suspects:
+                    if batch:
+                        break  # a batch is all that the outbox holds from its first to its last
+                    continue
                 size += len(otlp or b"")
-                if batch and size > _MAX_REQUEST_BYTES:
+                if batch and (size > _MAX_REQUEST_BYTES or len(batch) == self._size.now):
                     break
                 batch.append(Payload(id_, scope or 0, envelope or b"", otlp or b""))
+            else:
+                more = False
             rows.close()
-        return file, batch
+        return file, batch, more
 
     def _standing(self, first: int, last: int) -> tuple[tuple[int, int] | None, int]:
         """The first and last id that the outbox holds from ``first`` to ``last``, or None; and how many dead letters
@@ -353,12 +423,20 @@ class Drain:
                 return 0
             return int(connection.execute("SELECT count(*) FROM outbox").fetchone()[0])
 
-    def _tidy(self) -> None:
-        """Move the write-ahead log into the database, and prune what is old enough: a little at a time."""
+    def lost_calls(self) -> int:
+        """How many calls have begun and can have no record any more, whichever process noted them."""
         with self._reading:
-            connection = self._connected()
-            if connection is not None and self._wal_bytes() > _CHECKPOINT_BYTES:
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if (connection := self._connected()) is None:
+                return 0
+            return calls_without_record(connection)[1]
+
+    def _shorten_log(self) -> None:
+        with self._reading:
+            if (connection := self._connected()) is not None:
+                shorten(connection, self._path)
+
+    def _prune_some(self) -> None:
+        """Prune what is old enough, a little at a time."""
         if time.monotonic() < self._prune_at:
             return
         for _ in range(_PRUNE_STEPS):
@@ -366,20 +444,16 @@ class Drain:
                 self._prune_at = time.monotonic() + _PRUNE_EVERY_SECONDS
                 return
 
-    def _wal_bytes(self) -> int:
-        try:
-            return self._path.with_name(self._path.name + "-wal").stat().st_size
-        except OSError:
-            return 0
-
     def _prune(self) -> bool:
         """One step; True when there may be more."""
         with self._reading:
             if (connection := self._connected()) is None or (file := self._identity) is None:
                 return False
-            found = old_spans(connection, self._pruned_to, time.time_ns() - self._keep_ns)
+            limit = time.time_ns() - self._keep_ns
+            found = old_spans(connection, self._pruned_to, limit)
         if not found.ids or not self._writer.delete(file, found.ids):
             self._pruned_to = 0
+            self._writer.forget_processes(file, limit)
             return False
         self._pruned_to = found.last
         self._pruned += len(found.ids)

@@ -23,7 +23,7 @@ _CHECKPOINT_PAGES = 16_384
 
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _SIDE_FILES = ("-wal", "-shm", "-journal")
-_LOCKED_SECONDS = 5.0
+LOCKED_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 FileIdentity = tuple[int, int]  # device and inode
@@ -61,24 +61,28 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     if not path.is_file():
         raise LedgerError(f"there is no ledger at {path}; name the file that OTEL_COST_LOGGER_LEDGER_FILE names")
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_LOCKED_SECONDS, check_same_thread=False
+        f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=LOCKED_SECONDS, check_same_thread=False
     )
     try:
         connection.execute("PRAGMA query_only = 1")
         (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
     except sqlite3.Error as error:
         connection.close()
         raise LedgerError(f"{path} cannot be read: {error}") from error
     if application != APPLICATION_ID:
         connection.close()
         raise LedgerError(f"{path} is an SQLite database, but not a ledger")
+    if version < VERSION:
+        connection.close()
+        raise LedgerError(f"{path} was written by an earlier version; the next start of the proxy brings it up to date")
     return connection
 
 
 def open_beside_writer(path: Path) -> sqlite3.Connection:
     """A second connection for the background thread, to a ledger that exists. Raises `sqlite3.Error`."""
     uri = f"{path.absolute().as_uri()}?mode=rw"
-    connection = sqlite3.connect(uri, uri=True, timeout=_LOCKED_SECONDS, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(uri, uri=True, timeout=LOCKED_SECONDS, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA synchronous = NORMAL")
     return connection
 
@@ -118,7 +122,7 @@ def _prepared(path: Path, busy_seconds: float) -> sqlite3.Connection:
         # Who spends how much is nobody else's business. An existing file is not opened here: closing it again
         # would release the locks of other connections in this process (POSIX).
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    connection = sqlite3.connect(path, timeout=_LOCKED_SECONDS, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=LOCKED_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         _bring_up_to_date(connection, path)
         connection.execute(f"PRAGMA busy_timeout = {int(busy_seconds * 1000)}")
@@ -162,10 +166,10 @@ def _missing_columns(connection: sqlite3.Connection) -> list[str]:
 @contextlib.contextmanager
 def _setup_lock(path: Path) -> Iterator[None]:
     with FileLock(path.with_name(path.name + ".setup-lock")) as lock:
-        deadline = time.monotonic() + _LOCKED_SECONDS
+        deadline = time.monotonic() + LOCKED_SECONDS
         while not lock.take():
             if time.monotonic() > deadline:
-                raise LedgerError(f"another process has been opening {path} for {_LOCKED_SECONDS:g} s")
+                raise LedgerError(f"another process has been opening {path} for {LOCKED_SECONDS:g} s")
             time.sleep(0.005)
         yield
 

@@ -43,19 +43,31 @@ class Tenant:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportFailure:
+    """Why nothing can be exported, since when, and the number of attempts in vain, with the time of the last.
+    Nanoseconds since the epoch."""
+
+    reason: str
+    since_ns: int
+    last_ns: int
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """How a ledger stands.
 
     ``spans`` = ``pending`` (no collector has confirmed them) + ``dead`` (one has refused them for good) + ``settled``
     (confirmed, or written by a process that sends none). ``calls_seen`` were noticed before they were dispatched; those
     whose record is not written are ``calls_in_flight`` or, when their process is gone or an hour has passed,
-    ``calls_lost``. ``spans_unwritten`` ended while the file could not be
-    written, and are not in it. Times are nanoseconds since the epoch.
+    ``calls_lost``. ``spans_unwritten`` ended while the file could not be written, and are not in it. ``export_failure``
+    is None when the last attempt to export succeeded. Times are nanoseconds since the epoch.
     """
 
     spans: int
     pending: int
     dead: int
+    export_failure: ExportFailure | None
     oldest_pending_ns: int | None
     first_ns: int | None
     last_ns: int | None
@@ -81,8 +93,9 @@ def status(connection: sqlite3.Connection) -> Status:
             connection, "SELECT count(*), min(s.written_ns) FROM outbox o LEFT JOIN spans s ON s.id = o.id"
         )
         (dead,) = _row(connection, "SELECT count(*) FROM dead_letters")
+        failure = _row(connection, "SELECT reason, since_ns, last_ns, attempts FROM export_failure")
         seen, unwritten = _row(connection, "SELECT total(calls_seen), total(spans_unwritten) FROM processes")
-        in_flight, calls_lost = _calls_without_record(connection)
+        in_flight, calls_lost = calls_without_record(connection)
         refusals = connection.execute(
             "SELECT reason, count(*) FROM dead_letters GROUP BY reason ORDER BY count(*) DESC LIMIT 5"
         ).fetchall()
@@ -96,6 +109,7 @@ def status(connection: sqlite3.Connection) -> Status:
         spans=spans,
         pending=pending,
         dead=dead,
+        export_failure=ExportFailure(*failure) if failure else None,
         oldest_pending_ns=oldest,
         first_ns=first,
         last_ns=last,
@@ -137,6 +151,23 @@ def payloads(connection: sqlite3.Connection, window: Window, *, dead: bool = Fal
         yield [Payload(*row) for row in batch]
 
 
+def calls_without_record(connection: sqlite3.Connection) -> tuple[int, int]:
+    """How many calls are in flight, and how many can have no record any more: their process is gone, or an hour has
+    passed."""
+    limit = time.time_ns() - _LOST_AFTER_NS
+    in_flight = lost = 0
+    found = connection.execute(
+        "SELECT p.pid, p.host, p.ended_ns, count(*), sum(c.began_ns < ?) FROM calls_in_flight c "
+        "LEFT JOIN processes p ON p.id = c.process GROUP BY c.process",
+        (limit,),
+    )
+    for pid, host, ended_ns, calls, old in found:
+        gone = ended_ns is not None or pid is None or (host == socket.gethostname() and not _alive(pid))
+        lost += calls if gone else old
+        in_flight += 0 if gone else calls - old
+    return in_flight, lost
+
+
 def moment(nanoseconds: int | None) -> str:
     """A time as text, in UTC; "-" for none."""
     if nanoseconds is None:
@@ -151,22 +182,6 @@ def _dead_only(dead: bool) -> str:
 def _row(connection: sqlite3.Connection, sql: str, values: list[int] | None = None) -> tuple[Any, ...]:
     row: tuple[Any, ...] = connection.execute(sql, values or ()).fetchone()
     return row
-
-
-def _calls_without_record(connection: sqlite3.Connection) -> tuple[int, int]:
-    """How many are in flight, and how many are lost."""
-    limit = time.time_ns() - _LOST_AFTER_NS
-    in_flight = lost = 0
-    found = connection.execute(
-        "SELECT p.pid, p.host, p.ended_ns, count(*), sum(c.began_ns < ?) FROM calls_in_flight c "
-        "LEFT JOIN processes p ON p.id = c.process GROUP BY c.process",
-        (limit,),
-    )
-    for pid, host, ended_ns, calls, old in found:
-        gone = ended_ns is not None or pid is None or (host == socket.gethostname() and not _alive(pid))
-        lost += calls if gone else old
-        in_flight += 0 if gone else calls - old
-    return in_flight, lost
 
 
 def _alive(pid: int) -> bool:

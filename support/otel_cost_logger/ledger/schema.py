@@ -3,7 +3,8 @@
 ``spans`` is the book: one row per span, with the fields of `record.CallRecord` as columns (those in
 `attributes.SCHEMA`). ``payloads`` holds the same spans as OTLP protobuf, apart from the columns so that a sum over
 ``spans`` reads little. ``outbox`` names the spans that no collector has confirmed yet, ``dead_letters`` those that one
-has refused for good. ``calls_in_flight`` are calls that began and whose record is not written yet; those of a
+has refused for good; while nothing can be exported ``export_failure`` has one row that says why and since when.
+``calls_in_flight`` are calls that began and whose record is not written yet; those of a
 process that is gone are lost records.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 from otel_cost_logger.attributes import SCHEMA, Attribute
 
 APPLICATION_ID = 0x6C6C6D63  # "llmc": marks the file as ours in SQLite's header
-VERSION = 1
+VERSION = 2
 
 # The record's fields, each under the first attribute that carries it unscaled.
 RECORD_FIELDS: dict[str, Attribute] = {}
@@ -46,6 +47,8 @@ TABLES = (
     "CREATE TABLE IF NOT EXISTS scopes (id INTEGER PRIMARY KEY, otlp BLOB)",
     "CREATE TABLE IF NOT EXISTS outbox (id INTEGER PRIMARY KEY)",
     "CREATE TABLE IF NOT EXISTS dead_letters (id INTEGER PRIMARY KEY, reason TEXT, refused_ns INTEGER)",
+    "CREATE TABLE IF NOT EXISTS export_failure (id INTEGER PRIMARY KEY CHECK (id = 1), reason TEXT, since_ns INTEGER, "
+    "last_ns INTEGER, attempts INTEGER)",
     "CREATE TABLE IF NOT EXISTS processes (id INTEGER PRIMARY KEY, pid INTEGER, host TEXT, started_ns INTEGER, "
     "ended_ns INTEGER, calls_seen INTEGER DEFAULT 0, spans_unwritten INTEGER DEFAULT 0)",
     "CREATE TABLE IF NOT EXISTS calls_in_flight (id INTEGER PRIMARY KEY, process INTEGER, call_id TEXT, "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +65,7 @@ def _content_id(envelope: bytes) -> int:
 
 def _columns(span: ReadableSpan) -> tuple[Any, ...]:
     context = span.context
-    attributes: Mapping[str, Any] = span.attributes or {}
+    attributes = dict(span.attributes or {})  # as in `encoding`: a copy is quicker to ask
     return (
         f"{context.trace_id:032x}" if context else None,
         f"{context.span_id:016x}" if context else None,

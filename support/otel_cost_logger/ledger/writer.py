@@ -149,9 +149,17 @@ class LedgerWriter:
     def confirm(self, file: FileIdentity, ids: Sequence[int]) -> bool:
         """The collector has the spans ``ids`` of ``file``: all that its outbox holds from the first to the last."""
         ends = (ids[0], ids[-1])
-        return self._guarded(
-            file, lambda connection: connection.execute("DELETE FROM outbox WHERE id BETWEEN ? AND ?", ends)
-        )
+
+        def remove(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM outbox WHERE id BETWEEN ? AND ?", ends)
+            connection.execute("DELETE FROM export_failure")
+
+        return self._guarded(file, remove)
+
+    def note_failure(self, reason: str) -> bool:
+        """An attempt to export came to nothing."""
+        now = time.time_ns()
+        return self._guarded(None, lambda connection: connection.execute(_EXPORT_FAILED, (reason, now, now)))
 
     def set_aside(self, file: FileIdentity, ids: Sequence[int], reason: str) -> bool:
         """The collector has refused the spans ``ids`` of ``file`` for good."""
@@ -161,6 +169,7 @@ class LedgerWriter:
             letters = [(id_, reason, now) for id_ in ids]
             connection.executemany("INSERT OR REPLACE INTO dead_letters VALUES (?, ?, ?)", letters)
             connection.executemany("DELETE FROM outbox WHERE id = ?", [(id_,) for id_ in ids])
+            connection.execute("DELETE FROM export_failure")  # it answers
 
         return self._guarded(file, move)
 
@@ -178,6 +187,16 @@ class LedgerWriter:
         def remove(connection: sqlite3.Connection) -> None:
             for table in ("spans", "payloads", "dead_letters"):
                 connection.executemany(f"DELETE FROM {table} WHERE id = ?", rows)
+
+        return self._guarded(file, remove)
+
+    def forget_processes(self, file: FileIdentity, before_ns: int) -> bool:
+        """Take calls that began before ``before_ns`` and left no record out of ``file``, and then processes that ended,
+        or began without an end, before it and have no such call."""
+
+        def remove(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM calls_in_flight WHERE began_ns < ?", (before_ns,))
+            connection.execute(_FORGET_PROCESSES, (before_ns, self._process[1] if self._process else 0))
 
         return self._guarded(file, remove)
 
@@ -309,7 +328,7 @@ class LedgerWriter:
             "INSERT INTO calls_in_flight (process, call_id, tenant_id, model, began_ns) VALUES (?, ?, ?, ?, ?)",
             (process, *row),
         )
-        connection.execute("UPDATE processes SET calls_seen = calls_seen + 1 WHERE id = ?", (process,))
+        connection.execute(_CALL_SEEN, (process, os.getpid(), socket.gethostname(), time.time_ns()))
 
     def _note_unwritten(self, connection: sqlite3.Connection) -> None:
         process = self._process[1] if self._process else 0
@@ -352,6 +371,20 @@ class LedgerWriter:
 
 _PROCESS_STARTED = "INSERT INTO processes (pid, host, started_ns) VALUES (?, ?, ?)"
 _PROCESS_ENDED = "UPDATE processes SET ended_ns = ? WHERE id = ?"
+# A process that was forgotten, because it began so long ago and did nothing since, is back with its next call.
+_CALL_SEEN = (
+    "INSERT INTO processes (id, pid, host, started_ns, calls_seen) VALUES (?, ?, ?, ?, 1) "
+    "ON CONFLICT (id) DO UPDATE SET calls_seen = calls_seen + 1"
+)
+# The last one stays, so that no other gets its id.
+_FORGET_PROCESSES = (
+    "DELETE FROM processes WHERE coalesce(ended_ns, started_ns) < ? AND id != ? "
+    "AND id < (SELECT max(id) FROM processes) AND id NOT IN (SELECT process FROM calls_in_flight)"
+)
+_EXPORT_FAILED = (
+    "INSERT INTO export_failure (id, reason, since_ns, last_ns, attempts) VALUES (1, ?, ?, ?, 1) "
+    "ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, last_ns = excluded.last_ns, attempts = attempts + 1"
+)
 
 
 def _pending_of(connection: sqlite3.Connection, process: int) -> Iterator[list[StoredSpan]]:

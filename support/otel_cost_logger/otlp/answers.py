@@ -13,14 +13,16 @@ import math
 import time
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 _HTTP_REFUSED = {400, 413, 422}  # these spans, not this connection
-_HTTP_BUSY = {408, 425, 429, 500, 502, 503, 504}
+_HTTP_BUSY = {408, 425, 429, 502, 503, 504}
 _GRPC_REFUSED = {"INVALID_ARGUMENT", "FAILED_PRECONDITION"}
 _GRPC_MISDIRECTED = {"UNAUTHENTICATED", "PERMISSION_DENIED", "NOT_FOUND", "UNIMPLEMENTED"}
+_GRPC_DOUBTFUL = {"UNKNOWN", "INTERNAL"}
 _GRPC_TOO_LARGE = "larger than max"  # what gRPC itself says with RESOURCE_EXHAUSTED, which otherwise means "later"
 _MAX_REASON = 500  # characters
 
@@ -50,11 +52,13 @@ class Refused:
 @dataclass(frozen=True, slots=True)
 class Unavailable:
     """Not now. ``retry_after`` is the wait in seconds that the other side asked for; ``misdirected`` means that
-    waiting alone will not help, because the endpoint or the credentials are wrong."""
+    waiting alone will not help, because the endpoint or the credentials are wrong; ``doubtful`` that the other side
+    failed, over these spans or over any."""
 
     reason: str
     retry_after: float | None = None
     misdirected: bool = False
+    doubtful: bool = False
 
 
 Answer = Accepted | PartlyRefused | Refused | Unavailable
@@ -68,7 +72,7 @@ def http_answer(status: int, headers: Any, body: bytes) -> Answer:
     if status in _HTTP_REFUSED:
         return Refused(said)
     if status in _HTTP_BUSY or status >= 500:
-        return Unavailable(said, _retry_after(headers.get("retry-after")))
+        return Unavailable(said, _retry_after(headers.get("retry-after")), doubtful=status not in _HTTP_BUSY)
     return Unavailable(said, misdirected=True)
 
 
@@ -95,8 +99,13 @@ def _partial(rejected: int, message: str) -> Answer:
     if rejected > 0:
         return PartlyRefused(rejected, short(f"partial success: {message or 'no reason given'}"))
     if message:
-        _log.warning("the collector accepted all spans, and said: %s", short(message))
+        _say(short(message))
     return Accepted()
+
+
+@lru_cache(maxsize=16)  # once each: a collector may say it with every answer
+def _say(message: str) -> None:
+    _log.warning("the collector accepted all spans, and said: %s", message)
 
 
 def grpc_error(error: Any) -> Answer:
@@ -105,7 +114,7 @@ def grpc_error(error: Any) -> Answer:
     said = short(f"gRPC {code}: {details}")
     if code in _GRPC_REFUSED or (code == "RESOURCE_EXHAUSTED" and _GRPC_TOO_LARGE in details):
         return Refused(said)
-    return Unavailable(said, _retry_info(error), misdirected=code in _GRPC_MISDIRECTED)
+    return Unavailable(said, _retry_info(error), code in _GRPC_MISDIRECTED, code in _GRPC_DOUBTFUL)
 
 
 def _retry_info(error: Any) -> float | None:

@@ -93,7 +93,7 @@ def _flags(context: SpanContext | None) -> int:
 
 
 def _fill(target: Any, attributes: Mapping[str, Any] | None) -> None:
-    for name, value in (attributes or {}).items():
+    for name, value in dict(attributes or {}).items():  # a copy: the SDK's mapping takes a lock for each item
         item = target.add()
         item.key = unicode_text(str(name))
         _set(item.value, value)

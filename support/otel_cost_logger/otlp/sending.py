@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,6 +34,7 @@ from otel_cost_logger.otlp.decoding import Payload, request_of, sdk_spans
 
 _HTTP_MODULE = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 _GRPC_MODULE = "opentelemetry.exporter.otlp.proto.grpc.trace_exporter"
+_FAILURES_IN_A_ROW = 32  # all sixteenths of a batch, and what they are parts of
 _GRPC_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 _log = logging.getLogger(__name__)
@@ -51,13 +53,42 @@ def deliver(sender: Sender, batch: list[Payload]) -> Iterator[tuple[list[Payload
         if isinstance(answer, PartlyRefused) and answer.count >= len(part):
             answer = Refused(answer.reason)
         elif isinstance(answer, Refused | PartlyRefused) and len(part) > 1:
-            middle = len(part) // 2
-            parts += [part[middle:], part[:middle]]
+            parts += reversed(_halves(part))
             continue
         assert not isinstance(answer, PartlyRefused)  # of one span, one is all
         yield part, answer
         if isinstance(answer, Unavailable):
             return
+
+
+def sift(sender: Sender, batch: list[Payload]) -> Iterator[tuple[list[Payload], Accepted | Refused | Unavailable]]:
+    """Send ``batch``, over which the collector has failed as a whole, in parts, the largest first, and tell what came
+    of each. A part over which it fails again (`Unavailable` and doubtful) goes in halves, down to single spans.
+
+    Ends early with any other `Unavailable`, and when the collector fails over so many parts in a row that it is in
+    trouble itself.
+    """
+    parts = deque(_halves(batch) if len(batch) > 1 else [batch])
+    in_a_row = 0
+    while parts and in_a_row < _FAILURES_IN_A_ROW:
+        left = parts.popleft()
+        for part, answer in deliver(sender, left):
+            if not isinstance(answer, Unavailable):
+                in_a_row = 0
+                left = left[len(part) :]
+                yield part, answer
+                continue
+            yield left, answer
+            if not answer.doubtful:
+                return
+            in_a_row += 1
+            if len(left) > 1:
+                parts += _halves(left)
+
+
+def _halves(part: list[Payload]) -> list[list[Payload]]:
+    middle = len(part) // 2
+    return [part[:middle], part[middle:]]
 
 
 def _attempt(sender: Sender, part: list[Payload]) -> Answer:

@@ -16,6 +16,7 @@ import duckdb
 import pandas
 import pyarrow.parquet
 import pytest
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -73,6 +74,32 @@ def test_status_tells_what_is_pending_dead_and_missing(ledger: Path, capsys: Any
         ["acme", "2", "20", "10", "0.333333334"],
         ["zeta", "3", "10", "5", "2.000000000"],
     ]
+
+
+def test_status_tells_why_nothing_can_be_exported_and_since_when(
+    tmp_path: Path, capsys: Any, make_spans: Any, otlp_server: Any
+) -> None:
+    path = tmp_path / "ledger.db"
+    url = f"{otlp_server.url}/v1/traces"
+    otlp_server.judge = lambda _: 401
+    for _ in range(2):  # a restart does not change since when
+        processor = DurableSpanProcessor(HttpExporter(url), path, schedule_delay_millis=20)
+        processor.on_end(make_spans(1)[0])
+        assert not processor.force_flush(200)
+        processor.shutdown()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE export_failure SET since_ns = 1767225600000000000, attempts = 41")
+    text = say(capsys, "status", "--file", path).out
+    assert "failing      since 2026-01-01T00:00:00Z, 41 attempts, last at 20" in text
+    assert "Z: HTTP 401\n" in text
+    failure = json.loads(say(capsys, "status", "--json", "--file", path).out)["export_failure"]
+    assert failure["reason"] == "HTTP 401"
+    assert failure["last_ns"] > failure["since_ns"] == 1767225600 * NS
+    otlp_server.judge = lambda _: 200
+    processor = DurableSpanProcessor(HttpExporter(url), path, schedule_delay_millis=20)
+    assert processor.force_flush()
+    processor.shutdown()
+    assert "failing" not in say(capsys, "status", "--file", path).out
 
 
 def test_status_for_programs(ledger: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,8 +58,9 @@ def partial(rejected: int, message: str = "") -> bytes:
         (503, {"retry-after": "soon"}, b"", Unavailable("HTTP 503", None)),
         (503, {"retry-after": "-5"}, b"", Unavailable("HTTP 503", 0.0)),
         (503, {"retry-after": "inf"}, b"", Unavailable("HTTP 503", None)),
-        (500, {}, b"", Unavailable("HTTP 500")),
-        (599, {}, b"", Unavailable("HTTP 599")),
+        (502, {}, b"", Unavailable("HTTP 502")),
+        (500, {}, b"", Unavailable("HTTP 500", doubtful=True)),
+        (599, {}, b"", Unavailable("HTTP 599", doubtful=True)),
         (302, {}, b"", Unavailable("HTTP 302", misdirected=True)),
         (307, {}, b"", Unavailable("HTTP 307", misdirected=True)),
         (401, {}, b"", Unavailable("HTTP 401", misdirected=True)),
@@ -201,3 +202,13 @@ def test_numbers_that_json_has_not_have_names(make_spans: Any) -> None:
     line = json_of(Payload(1, stored.scope, stored.envelope, stored.otlp))
     values = [item["value"] for item in line["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["attributes"][1:]]
     assert values == [{"doubleValue": "NaN"}, {"doubleValue": "Infinity"}, {"doubleValue": "-Infinity"}]
+
+
+def test_what_a_collector_says_with_every_success_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        for number in range(20):
+            assert http_answer(200, PROTOBUF, partial(0, f"attribute {number % 2} is deprecated")) == Accepted()
+    assert [record.message.rpartition("said: ")[2] for record in caplog.records] == [
+        "attribute 0 is deprecated",
+        "attribute 1 is deprecated",
+    ]
