@@ -9,8 +9,10 @@ something under a name that is in use stops the earlier one first, so a cell can
 from __future__ import annotations
 
 import atexit
+import os
 import secrets
 import shutil
+import signal
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -24,7 +26,7 @@ import yaml
 
 from workbook.children import Child, ChildDied
 from workbook.paths import DEPLOY, build_dir, shown
-from workbook.ports import HOST, free_port, require_free
+from workbook.ports import HOST, free_port, listener, require_free
 
 DEFAULT_CONFIG = DEPLOY / "litellm_config.yaml"
 # Spans wait this long at most before they are sent; a reader should not wait for the default of 5 s.
@@ -38,6 +40,12 @@ PORT_ATTEMPTS = 3
 
 class NotStarted(RuntimeError):
     """Something was asked of a service that is not running."""
+
+
+def _port_of(url: str) -> int:
+    port = urlsplit(url).port
+    assert port is not None
+    return port
 
 
 class Managed(ABC):
@@ -103,12 +111,16 @@ def _stop_everything() -> None:
 
 
 class Service(Managed):
-    """One child process. `launch` and `wait` are apart so that several can start at the same time."""
+    """One child process. `launch` and `wait` are apart so that several can start at the same time.
 
-    def __init__(self, name: str, program: str, *, port: int | None = None) -> None:
+    ``ports`` are those to listen on, 0 for a free one.
+    """
+
+    def __init__(self, name: str, program: str, *, ports: Sequence[int]) -> None:
         super().__init__(name)
         self._program = program
-        self._port = port
+        self._chosen_ports = tuple(ports)
+        self._restarting = False
         self._child: Child | None = None
 
     @abstractmethod
@@ -119,9 +131,38 @@ class Service(Managed):
     def wait(self) -> None:
         """Wait until it accepts requests; raises `ChildDied` or `ChildNotReady` with the log's last lines."""
 
+    @abstractmethod
+    def _ports_before(self) -> tuple[int, ...]:
+        """Those that it listened on last; none when it was never ready."""
+
+    @property
+    def _ports(self) -> tuple[int, ...]:
+        return self._ports_before() if self._restarting else self._chosen_ports
+
+    @property
+    def _port(self) -> int:
+        return self._ports[0]
+
     def _start(self) -> None:
         self.launch()
         self.wait()
+
+    def restart(self) -> None:
+        """End what is left of it and start it again on the same ports, with a new log. What it has written stays.
+
+        Raises `NotStarted` before the first start, and what starting raises; nothing is left on failure.
+        """
+        if not self._ports_before():
+            raise NotStarted(f"{self._program} {self.name!r} was never started; call start() first")
+        self._stop()
+        self._restarting = True
+        try:
+            self._start()
+        except BaseException:
+            self._stop()
+            raise
+        finally:
+            self._restarting = False
 
     def _stop(self) -> None:
         if self._child is not None:
@@ -158,7 +199,7 @@ class Backend(Service):
     def __init__(
         self, name: str, program: str, *, args: Sequence[str] = (), port: int = 0, traces_endpoint: str | None = None
     ) -> None:
-        super().__init__(name, program, port=port or None)
+        super().__init__(name, program, ports=[port])
         self._args = list(args)
         self._url = ""
         self.traces_endpoint = traces_endpoint
@@ -169,22 +210,8 @@ class Backend(Service):
         _ = self.child
         return self._url
 
-    def restart(self) -> None:
-        """End what is left of it and start it again on the same port, with a new log.
-
-        Raises `NotStarted` before the first start, and what starting raises; nothing is left on failure.
-        """
-        if not self._url:
-            raise NotStarted(f"{self._program} {self.name!r} was never started; call start() first")
-        self._stop()
-        chosen, self._port = self._port, urlsplit(self._url).port
-        try:
-            self._start()
-        except BaseException:
-            self._stop()
-            raise
-        finally:
-            self._port = chosen
+    def _ports_before(self) -> tuple[int, ...]:
+        return (_port_of(self._url),) if self._url else ()
 
     def _traces_args(self) -> list[str]:
         return ["--otlp-traces-endpoint", f"{self.traces_endpoint}/v1/traces"] if self.traces_endpoint else []
@@ -210,8 +237,7 @@ class Mock(Backend):
     def launch(self) -> None:
         if self._port:
             require_free(self._port)
-        port = str(self._port or 0)
-        command = [sys.executable, "-m", "mock_vllm", "--port", port, *self._traces_args(), *self._args]
+        command = [sys.executable, "-m", "mock_vllm", "--port", str(self._port), *self._traces_args(), *self._args]
         self._launch(command, self._traces_environment())
 
     def wait(self) -> None:
@@ -222,9 +248,11 @@ class Receiver(Service):
     """``python -m workbook.receiver``, writing to ``build/ledger/NAME.jsonl``, which starts empty."""
 
     def __init__(self, name: str = "receiver", *, port: int = 0, grpc_port: int = 0) -> None:
-        super().__init__(name, "receiver", port=port or None)
-        self._grpc_port = grpc_port
+        super().__init__(name, "receiver", ports=[port, grpc_port])
         self._urls: dict[str, Any] = {}
+
+    def _ports_before(self) -> tuple[int, ...]:
+        return (_port_of(self._urls["http"]), _port_of(self._urls["grpc"])) if self._urls else ()
 
     @property
     def ledger(self) -> Path:
@@ -232,14 +260,16 @@ class Receiver(Service):
         return build_dir() / "ledger" / f"{self.name}.jsonl"
 
     def launch(self) -> None:
-        for port in filter(None, (self._port, self._grpc_port)):
-            require_free(port)
+        port, grpc_port = self._ports
+        for chosen in filter(None, (port, grpc_port)):
+            require_free(chosen)
         self.ledger.parent.mkdir(parents=True, exist_ok=True)
-        self.ledger.write_bytes(b"")
+        if not self._restarting:
+            self.ledger.write_bytes(b"")
         self._launch(
             [
                 *(sys.executable, "-m", "workbook.receiver", "--ledger", str(self.ledger)),
-                *("--port", str(self._port or 0), "--grpc-port", str(self._grpc_port)),
+                *("--port", str(port), "--grpc-port", str(grpc_port)),
             ]
         )
 
@@ -250,6 +280,20 @@ class Receiver(Service):
         """The OTLP endpoint for ``protocol``: ``http/protobuf`` or ``grpc``."""
         _ = self.child
         return str(self._urls["grpc" if protocol == "grpc" else "http"])
+
+    def fail(self, **fault: Any) -> None:
+        """Answer as `workbook.faults` describes, from the next request on: ``fail(status=503)``, ``fail(delay=1)``.
+
+        Raises ValueError for what is not a fault.
+        """
+        answer = httpx.put(f"{self.endpoint('http/protobuf')}/fault", json=fault, timeout=10, trust_env=False)
+        if answer.status_code == httpx.codes.BAD_REQUEST:
+            raise ValueError(answer.text)
+        answer.raise_for_status()
+
+    def recover(self) -> None:
+        """Answer as it should again."""
+        self.fail()
 
 
 class Proxy(Service):
@@ -269,11 +313,11 @@ class Proxy(Service):
         files: Mapping[str, str] | None = None,
         port: int | None = None,
     ) -> None:
-        super().__init__(name, "litellm_proxy", port=port)
+        super().__init__(name, "litellm_proxy", ports=[port or 0])
         self._config = config if config is not None else DEFAULT_CONFIG
         self._env = dict(env or {})
         self._files = dict(files or {})
-        self._any_port = port is None
+        self._listens_on = 0
         self.master_key = "sk-" + secrets.token_hex(24)
 
     @property
@@ -285,19 +329,21 @@ class Proxy(Service):
     def url(self) -> str:
         """Where it listens, without ``/v1``."""
         _ = self.child
-        return f"http://{HOST}:{self._port}"
+        return f"http://{HOST}:{self._listens_on}"
+
+    def _ports_before(self) -> tuple[int, ...]:
+        return (self._listens_on,) if self._listens_on else ()
 
     def launch(self) -> None:
         config = self._write_config()
-        if self._any_port:
-            self._port = free_port()
-        elif self._port:
+        if self._port:
             require_free(self._port)
+        self._listens_on = self._port or free_port()
         litellm = Path(sys.executable).with_name("litellm")
         self._launch(
             [
                 *(sys.executable, "-m", "workbook.supervise", "--"),
-                *(str(litellm), "--config", str(config), "--host", HOST, "--port", str(self._port)),
+                *(str(litellm), "--config", str(config), "--host", HOST, "--port", str(self._listens_on)),
             ],
             {**self._env, "LITELLM_MASTER_KEY": self.master_key},
         )
@@ -309,9 +355,21 @@ class Proxy(Service):
                 return
             except ChildDied:
                 lost_the_port = "address already in use" in self.child.text()
-                if not (self._any_port and lost_the_port and attempt < PORT_ATTEMPTS):
+                if self._port or not lost_the_port or attempt == PORT_ATTEMPTS:
                     raise
                 self.launch()
+
+    def kill(self) -> None:
+        """End it with ``kill -9``: it has no say in it, and no time. Returns when it is gone.
+
+        Raises `NotStarted` when it does not run.
+        """
+        child = self.child
+        pid = listener(self._listens_on)
+        if pid is None:
+            raise NotStarted(f"{self._program} {self.name!r} ({child.name}) listens no more; see {shown(self.log)}")
+        os.killpg(os.getpgid(pid), signal.SIGKILL)
+        self._stop()
 
     def _answers_to_our_key(self) -> bool | None:
         """True when our proxy listens: no other program knows this run's master key."""

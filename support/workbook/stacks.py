@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _ENGINE_KINDS: dict[str, EngineKind] = {"vllm-cpu": "vllm-cpu", "vllm": "vllm"}
 
+Processor = Literal["simple", "batch", "durable"]
+
 TENANTS = ("tenant-acme", "tenant-globex", "tenant-initech", "tenant-umbrella")
 
 
@@ -55,7 +57,7 @@ class Stack(Managed):
         files: Mapping[str, str] | None,
         proxy_port: int | None,
         mock_port: int,
-        processor: Literal["simple", "batch"],
+        processor: Processor,
         protocol: Literal["http/protobuf", "grpc"],
     ) -> None:
         super().__init__(name)
@@ -99,6 +101,7 @@ class Stack(Managed):
             "VLLM_API_KEY": "none",
             "OTEL_COST_LOGGER_KEYS_FILE": str(self._keys_file),
             "OTEL_COST_LOGGER_PROCESSOR": self._processor,
+            **({"OTEL_COST_LOGGER_LEDGER_FILE": str(self.durable_ledger)} if self._processor == "durable" else {}),
             "OTEL_TRACES_EXPORTER": "otlp",
             "OTEL_EXPORTER_OTLP_PROTOCOL": self._protocol,
             "OTEL_EXPORTER_OTLP_ENDPOINT": self._receiver.endpoint(self._protocol),
@@ -117,6 +120,19 @@ class Stack(Managed):
         from otel_cost_logger.auth import add_key  # imports LiteLLM, which takes seconds
 
         return {tenant: add_key(self._keys_file, tenant) for tenant in self._tenants}
+
+    @property
+    def proxy(self) -> Proxy:
+        """The proxy's process, to be killed, stopped and restarted: ``s.proxy.kill()``. Its ledgers and keys stay."""
+        return self._proxy
+
+    @property
+    def collector(self) -> Receiver:
+        """The receiver's process: ``s.collector.fail(status=503)``, ``recover()``, ``stop()``, ``restart()``.
+
+        What has arrived stays in `ledger`.
+        """
+        return self._receiver
 
     @property
     def proxy_url(self) -> str:
@@ -175,6 +191,19 @@ class Stack(Managed):
     def ledger(self) -> Path:
         """The file that the spans arrive in, one JSON line each; it starts empty and outlives the stack."""
         return self._receiver.ledger
+
+    @property
+    def durable_ledger(self) -> Path:
+        """The plugin's own file, an SQLite database that the proxy writes each record to before it is sent.
+
+        Not `ledger`, which holds what has arrived. Raises `NotStarted` when the processor is another one.
+        """
+        if self._processor != "durable":
+            raise NotStarted(
+                f"the proxy of stack {self.name!r} keeps no file (processor {self._processor}); make the stack with "
+                'processor="durable"'
+            )
+        return self.run_dir / "ledger.db"
 
     @property
     def logs(self) -> dict[str, Path]:
@@ -291,7 +320,7 @@ def stack(
     files: Mapping[str, str] | None = None,
     proxy_port: int | None = None,
     mock_port: int = 0,
-    processor: Literal["simple", "batch"] = "batch",
+    processor: Processor = "batch",
     protocol: Literal["http/protobuf", "grpc"] = "http/protobuf",
 ) -> Stack:
     """A stack, not yet started: use it in a ``with`` statement, or call its ``start`` and ``stop``.
@@ -303,7 +332,8 @@ def stack(
     URL of a vLLM server that runs already. ``engine_args`` are flags of ``vllm serve``, which the mock knows as well;
     ``mock_args`` are for the mock alone, ``engine_shape`` for a real engine (see `Engine`). With ``trace_engine`` the
     backend's own spans go to a ledger of their own. ``env`` is for the proxy and overrides what the stack sets. Ports
-    are free ones unless given; ``processor`` and ``protocol`` say how the records' spans are sent.
+    are free ones unless given; ``processor`` and ``protocol`` say how the records' spans are sent;
+    ``"durable"`` keeps them in a file first, see `Stack.durable_ledger`.
 
     Raises ValueError for a backend that there is not, or that the stack cannot give flags to. Starting raises
     `PortTaken`, `EngineNotBuilt`, or `ChildDied` or `ChildNotReady` with the last lines of the child's log.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import resource
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from workbook.ports import listener
+from workbook.services import Proxy
 from workbook.stacks import TENANTS, Stack, stack
 
 pytestmark = pytest.mark.timeout(300)
@@ -39,46 +41,125 @@ def rows(ledger: Path, sql: str) -> list[Any]:
         return connection.execute(sql).fetchall()
 
 
-def put_fault(running: Stack, fault: dict[str, Any]) -> None:
-    url = running._receiver.endpoint("http/protobuf")
-    assert httpx.put(f"{url}/fault", json=fault, trust_env=False).status_code == 200
-
-
 def test_a_killed_proxy_loses_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Any) -> None:
     monkeypatch.setenv("WORKBOOK_BUILD_DIR", str(tmp_path / "build"))
-    ledger = tmp_path / "ledger.db"
-    env = {"OTEL_COST_LOGGER_PROCESSOR": "durable", "OTEL_COST_LOGGER_LEDGER_FILE": str(ledger)}
-    with stack("durable-killed", env=env) as running:
-        put_fault(running, {"status": 503})  # the collector is away, too
+    with stack("durable-killed", processor="durable") as running:
+        ledger = running.durable_ledger
+        running.collector.fail(status=503)  # the collector is away, too
         ask_often(running, 40)
         eventually(lambda: rows(ledger, "SELECT count(*) FROM spans") == [(40,)], "every call is in the ledger")
-        os.killpg(os.getpgid(running._proxy.child.pid), signal.SIGKILL)
-        eventually(lambda: not running._proxy.child.running, "the proxy is gone")
+        running.proxy.kill()
         assert rows(ledger, "SELECT count(*) FROM outbox") == [(40,)]
-        put_fault(running, {})
-        running._proxy._stop()
-        running._proxy.launch()
-        running._proxy.wait()
-        ask_often(running, 1)
-        frame = running.wait_for_records(41, timeout=60)
-        assert len(set(frame["span_id"])) == len(frame) == 41
+        running.collector.recover()
+        running.proxy.restart()  # and nobody calls it
+        frame = running.wait_for_records(40, timeout=60)
+        assert len(set(frame["span_id"])) == len(frame) == 40
         per_tenant = frame.groupby("tenant_id")["cost_nano_usd"].sum().to_dict()
         assert dict(rows(ledger, "SELECT tenant_id, sum(cost_nano_usd) FROM spans GROUP BY 1")) == per_tenant
-        assert rows(ledger, "SELECT sum(calls_seen) FROM processes") == [(41,)]
+        assert rows(ledger, "SELECT sum(calls_seen) FROM processes") == [(40,)]
         assert rows(ledger, "SELECT count(*) FROM calls_in_flight") == [(0,)]
 
 
-def test_a_proxy_whose_ledger_cannot_be_written_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def forget(ledger: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        ledger.with_name(ledger.name + suffix).unlink(missing_ok=True)
+
+
+def break_header(ledger: Path) -> None:
+    ledger.with_name(ledger.name + "-wal").unlink(missing_ok=True)  # it may hold a sound copy
+    with ledger.open("r+b") as file:
+        file.write(b"\xff" * 4096)
+
+
+def test_a_proxy_goes_on_whatever_becomes_of_its_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Any
+) -> None:
+    """One after the other: the file is deleted, its header destroyed, its folder replaced by a file, and given back."""
     monkeypatch.setenv("WORKBOOK_BUILD_DIR", str(tmp_path / "build"))
-    (tmp_path / "file").write_text("not a folder")
+    folder = tmp_path / "kept"
+    ledger = folder / "ledger.db"
     env = {
         "OTEL_COST_LOGGER_PROCESSOR": "durable",
-        "OTEL_COST_LOGGER_LEDGER_FILE": str(tmp_path / "file" / "ledger.db"),
-        "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "10",
+        "OTEL_COST_LOGGER_LEDGER_FILE": str(ledger),
+        "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "5",
     }
     with stack("durable-broken", env=env) as running:
-        ask_often(running, 20)
-        assert len(set(running.wait_for_records(20, timeout=60)["span_id"])) == 20
-        log = running._proxy.log.read_text()
-    assert log.count("cannot be written") == 1
-    assert "a call's cost record was lost" not in log
+        log = running.proxy.log
+        ask_often(running, 5)
+        eventually(lambda: rows(ledger, "SELECT count(*) FROM spans") == [(5,)], "the records are in the file")
+
+        forget(ledger)
+        ask_often(running, 5)
+        eventually(lambda: "was removed or replaced while in use" in log.read_text(), "it was noticed")
+        running.wait_for_records(10, timeout=60)
+
+        running.proxy.kill()
+        break_header(ledger)
+        running.proxy.restart()
+        ask_often(running, 5)
+        eventually(lambda: list(folder.glob("ledger.db.corrupt-*")), "it was moved aside")
+        running.wait_for_records(15, timeout=60)
+
+        folder.rename(tmp_path / "before")
+        folder.write_text("not a folder")  # nothing can be written here, not even by root
+        ask_often(running, 10)
+        eventually(lambda: "cannot be written" in log.read_text(), "it was said")
+        assert len(set(running.wait_for_records(25, timeout=60)["span_id"])) == 25
+
+        folder.unlink()
+        ask_often(running, 5)
+        assert len(set(running.wait_for_records(30, timeout=60)["span_id"])) == 30
+        eventually(lambda: "can be written again" in log.read_text(), "the end of it, too")
+        text = log.read_text()
+    assert "a call's cost record was lost" not in text
+    assert "could not be kept" not in text
+
+
+def test_a_proxy_on_a_full_disk_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Any) -> None:
+    """Files may not grow beyond a limit that is lifted later: what a full disk does, and an operator who makes room."""
+    monkeypatch.setenv("WORKBOOK_BUILD_DIR", str(tmp_path / "build"))
+    ledger = tmp_path / "ledger.db"
+    env = {"OTEL_COST_LOGGER_PROCESSOR": "durable", "OTEL_COST_LOGGER_LEDGER_FILE": str(ledger)}
+    with stack("durable-full", env=env) as running:
+        ask_often(running, 5)
+        eventually(lambda: rows(ledger, "SELECT count(*) FROM spans") == [(5,)], "the records are in the file")
+        proxy = listener(urlsplit(running.proxy_url).port or 0)
+        assert proxy is not None
+        written = ledger.with_name("ledger.db-wal").stat().st_size
+        log_size = running.proxy.log.stat().st_size
+        little = max(written, log_size + 50_000), resource.RLIM_INFINITY
+        limits = resource.prlimit(proxy, resource.RLIMIT_FSIZE, little)
+        ask_often(running, 30)
+        eventually(lambda: "cannot be written" in running.proxy.log.read_text(), "the disk is full")
+        resource.prlimit(proxy, resource.RLIMIT_FSIZE, limits)
+        ask_often(running, 5)
+        assert len(set(running.wait_for_records(40, timeout=60)["span_id"])) == 40
+        eventually(lambda: rows(ledger, "SELECT count(*) FROM spans") == [(40,)], "nothing is missing in the file")
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "gunicorn"])
+def test_two_workers_share_one_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Any, server: str
+) -> None:
+    """uvicorn starts its workers anew; gunicorn forks them from a master that has loaded the plugin (``--preload``)."""
+    monkeypatch.setenv("WORKBOOK_BUILD_DIR", str(tmp_path / "build"))
+    if server == "gunicorn":
+        launch = Proxy._launch
+
+        def launch_gunicorn(proxy: Proxy, command: list[str], *rest: Any) -> None:
+            launch(proxy, [*command, "--run_gunicorn"], *rest)
+
+        monkeypatch.setattr(Proxy, "_launch", launch_gunicorn)
+    with stack(f"workers-{server}", processor="durable", env={"NUM_WORKERS": "2"}) as running:
+        ledger, workers, asked = running.durable_ledger, "SELECT count(DISTINCT process) FROM spans", 0
+        while asked == 0 or (rows(ledger, workers) < [(2,)] and asked < 400):  # who answers is the kernel's choice
+            ask_often(running, 20)
+            asked += 20
+            written = [(asked,)]
+            eventually(lambda written=written: rows(ledger, "SELECT count(*) FROM spans") == written, "all are written")
+        assert rows(ledger, workers) == [(2,)]
+        arrived = running.wait_for_records(asked, timeout=60)
+        assert len(set(arrived["call_id"])) == len(set(arrived["span_id"])) == len(arrived) == asked
+        eventually(lambda: rows(ledger, "SELECT count(*) FROM outbox") == [(0,)], "all are confirmed")
+        assert rows(ledger, "SELECT sum(calls_seen) FROM processes") == [(asked,)]
+        assert rows(ledger, "SELECT count(*) FROM calls_in_flight") == [(0,)]

@@ -9,11 +9,15 @@ from pathlib import Path
 
 import httpx
 import pytest
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+from opentelemetry.sdk.trace import TracerProvider
 
 from workbook.children import ChildDied
 from workbook.paths import DEPLOY
-from workbook.ports import HOST, PortTaken, free_port
-from workbook.services import Mock, NotStarted, Proxy
+from workbook.ports import HOST, PortTaken, free_port, listener
+from workbook.services import Mock, NotStarted, Proxy, Receiver
+from workbook.spans import read_ledger
 
 MODELS = [{"model_name": "m", "litellm_params": {"model": "hosted_vllm/m", "api_base": "http://127.0.0.1:9/v1"}}]
 CALLBACK = """
@@ -82,6 +86,52 @@ def test_a_mock_that_was_killed_comes_back_on_its_port(build: Path) -> None:
         assert mock.url == url
 
 
+def sent(receiver: Receiver, name: str) -> list[str]:
+    """What exporters, one for each protocol, say of a span of that name."""
+    span = TracerProvider().get_tracer("test").start_span(name)
+    span.end()
+    exporters = (
+        HttpExporter(endpoint=f"{receiver.endpoint('http/protobuf')}/v1/traces", timeout=1),
+        GrpcExporter(endpoint=receiver.endpoint("grpc"), insecure=True, timeout=1),
+    )
+    return [exporter.export([span]).name for exporter in exporters]
+
+
+def test_a_receiver_comes_back_on_its_ports_with_what_it_had(build: Path) -> None:
+    with Receiver() as receiver:
+        endpoints = [receiver.endpoint(protocol) for protocol in ("grpc", "http/protobuf")]
+        assert sent(receiver, "before") == ["SUCCESS", "SUCCESS"]
+        receiver.restart()
+        receiver.stop()
+        receiver.restart()
+        assert [receiver.endpoint(protocol) for protocol in ("grpc", "http/protobuf")] == endpoints
+        assert sent(receiver, "after") == ["SUCCESS", "SUCCESS"]
+        assert list(read_ledger(receiver.ledger)["span_name"]) == ["before", "after"]  # of each, the same span twice
+    with receiver:
+        assert read_ledger(receiver.ledger).empty, "a start, unlike a restart, begins anew"
+
+
+def test_a_receiver_fails_on_demand_and_recovers(build: Path) -> None:
+    with Receiver() as receiver:
+        receiver.fail(status=400)
+        assert sent(receiver, "refused") == ["FAILURE", "FAILURE"]
+        with pytest.raises(ValueError, match="unknown: weather; known: delay"):
+            receiver.fail(weather="bad")
+        receiver.recover()
+        assert sent(receiver, "accepted") == ["SUCCESS", "SUCCESS"]
+        assert list(read_ledger(receiver.ledger)["span_name"]) == ["accepted"]
+    with pytest.raises(NotStarted, match="call start"):
+        receiver.recover()
+
+
+@pytest.mark.parametrize(
+    "service", [Mock("never"), Receiver("never"), Proxy("never")], ids=lambda service: repr(service)
+)
+def test_what_never_ran_cannot_run_again(service: Mock | Receiver | Proxy) -> None:
+    with pytest.raises(NotStarted, match=r"'never' was never started; call start\(\) first"):
+        service.restart()
+
+
 def test_asking_before_the_start_is_an_error() -> None:
     with pytest.raises(NotStarted, match="call start"):
         _ = Mock("mock").url
@@ -133,3 +183,27 @@ def test_a_lost_race_for_the_port_is_tried_again(build: Path, taken: int, monkey
         assert proxy.master_key not in proxy.log.read_text()
         began = time.monotonic()
     assert time.monotonic() - began < 10  # it ended when asked, before anybody had to kill it
+
+
+def test_a_killed_proxy_comes_back_on_its_port_with_its_key(
+    build: Path, alive: Callable[[int], bool], descendants: Callable[[int], list[int]]
+) -> None:
+    proxy = Proxy("proxy", config={"model_list": MODELS})
+    with pytest.raises(NotStarted, match="call start"):
+        proxy.kill()
+    with proxy:
+        url = proxy.url
+        pids = [proxy.child.pid, *descendants(proxy.child.pid)]
+        assert listener(int(url.rpartition(":")[2])) in pids
+        proxy.kill()
+        assert not any(map(alive, pids))
+        assert "Finished server process" not in proxy.log.read_text(), "it had time to end in order"
+        with pytest.raises(NotStarted, match="call start"):
+            _ = proxy.url
+        proxy.restart()
+        assert proxy.url == url
+        assert proxy.child.pid not in pids
+        headers = {"Authorization": f"Bearer {proxy.master_key}"}
+        assert httpx.get(f"{url}/v1/models", headers=headers).status_code == 200
+        proxy.stop()
+        assert "Finished server process" in proxy.log.read_text(), "the sign of an end in order"

@@ -2,10 +2,11 @@ import asyncio
 import os
 import re
 import signal
+import sqlite3
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import openai
@@ -178,6 +179,52 @@ def test_spans_that_still_wait_are_sent_when_the_stack_stops(build: Path, eventu
         eventually(lambda: '"llm.tenant_id": "one"' in log.read_text(), "the span on the proxy's console")
         assert read_ledger(started.ledger).empty
     assert list(read_ledger(started.ledger)["tenant_id"]) == ["one"]
+
+
+@pytest.mark.timeout(240)
+def test_a_durable_stack_loses_nothing(build: Path, eventually: Callable[..., None]) -> None:
+    """The collector refuses, then is away; the proxy is killed; in the end every record is there, once."""
+
+    def waiting() -> list[str]:
+        with sqlite3.connect(started.durable_ledger) as book:
+            sql = "SELECT span_id FROM spans JOIN outbox USING (id) ORDER BY span_id"
+            return [span_id for (span_id,) in book.execute(sql)]
+
+    def call() -> str:
+        with started.http("tenant-acme") as http:
+            request = {"model": "mistral-7b", "messages": QUESTION, "max_tokens": 1}
+            return http.post("/v1/chat/completions", json=request).headers["x-litellm-call-id"]
+
+    with stack("durable", processor="durable") as started:
+        calls = [call()]
+        started.wait_for_records(1)
+        started.collector.fail(status=503)
+        calls.append(call())
+        eventually(lambda: len(waiting()) == 1, "the record of the second call in the file")
+        started.collector.stop()
+        calls.append(call())
+        eventually(lambda: len(waiting()) == 2, "the record of the third call in the file")
+        kept = waiting()
+        started.proxy.kill()
+        assert waiting() == kept
+        started.proxy.restart()
+        started.collector.restart()
+        started.wait_for_records(3)  # without a call: the new proxy begins where the old one ended
+        calls.append(call())  # with the key of before
+        arrived = started.wait_for_records(4)
+        assert list(arrived["call_id"]) == calls
+        assert sorted(arrived["span_id"].iloc[1:3]) == kept
+        eventually(lambda: waiting() == [], "the confirmation of what has arrived")
+        secrets = [started.master_key, *started.keys.values()]
+        book = started.durable_ledger.read_bytes()
+        assert not any(secret.encode() in book for secret in secrets)
+
+
+@pytest.mark.parametrize("processor", ["simple", "batch"])
+def test_only_the_durable_processor_has_a_file(processor: Literal["simple", "batch"]) -> None:
+    words = rf'keeps no file \(processor {processor}\); make the stack with processor="durable"'
+    with pytest.raises(NotStarted, match=words):
+        _ = stack("never", processor=processor).durable_ledger
 
 
 def test_killing_the_kernel_leaves_no_child(
