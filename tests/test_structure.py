@@ -96,6 +96,7 @@ def test_nothing_is_imported_that_is_not_declared() -> None:
 def test_tests_mirror_the_rooms() -> None:
     assert {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"} == {
         *ROOMS,
+        "deploy",
         "notebooks",
     }
 
