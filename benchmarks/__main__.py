@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks import engine_latency, gpu_smoke, mock_headroom, throughput
+from benchmarks import engine_latency, gpu_smoke, mock_headroom, span_processors, survival, throughput
 from benchmarks.benchmark import AnyParameter, Benchmark, NotMeasured, Value
 from benchmarks.provenance import machine_label
 from benchmarks.results import RESULTS, Result, is_label
@@ -20,7 +20,14 @@ from workbook.counters import EngineRestarted, EngineUnreadable
 from workbook.engine import EngineNotBuilt, ModelNotMade
 from workbook.paths import BUILD_VARIABLE, build_dir, shown
 
-_ALL = (mock_headroom.BENCHMARK, engine_latency.BENCHMARK, throughput.BENCHMARK, gpu_smoke.BENCHMARK)
+_ALL = (
+    mock_headroom.BENCHMARK,
+    engine_latency.BENCHMARK,
+    throughput.BENCHMARK,
+    gpu_smoke.BENCHMARK,
+    span_processors.BENCHMARK,
+    survival.BENCHMARK,
+)
 BENCHMARKS = {benchmark.name: benchmark for benchmark in _ALL}
 _NOT_MEASURED = (
     *(NotMeasured, ChildError, EngineNotBuilt, ModelNotMade, EngineUnreadable, EngineRestarted),

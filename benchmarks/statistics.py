@@ -96,6 +96,20 @@ def at_least(ratio: Ratio, factor: float, null: Ratio) -> bool:
     return ratio.low >= factor and differs(ratio, null)
 
 
+def side(measured: Interval, limit: float, null: Ratio) -> int:
+    """-1 when all of ``measured`` lies below ``limit``, 1 when all of it lies above, 0 when that is not shown.
+
+    It is not shown either where the median is no further from ``limit`` than equal things are from each other in
+    ``null``.
+    """
+    noise = resolution(null)
+    if measured.high < limit and measured.median * noise < limit:
+        return -1
+    if measured.low > limit and measured.median > limit * noise:
+        return 1
+    return 0
+
+
 def in_words(ratio: Ratio, null: Ratio) -> str:
     """``ratio`` with its interval, and the remark that it shows nothing where it does not."""
     return str(ratio) if differs(ratio, null) else f"{ratio}, no difference beyond noise"

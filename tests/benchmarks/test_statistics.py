@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.statistics import Ratio, at_least, differs, in_words, median_interval, paired_ratio, resolution
+from benchmarks.statistics import Ratio, at_least, differs, in_words, median_interval, paired_ratio, resolution, side
 
 ROUNDS = 20
 CONFIDENCE = 0.99
@@ -113,6 +113,23 @@ def test_at_least_needs_the_whole_interval_and_little_noise(
     low: float, high: float, null_high: float, expected: bool
 ) -> None:
     assert at_least(ratio_of(low, high), 5.0, ratio_of(1.0, null_high)) is expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "null_high", "expected"),
+    [
+        (1.0, 1.5, 1.1, -1),
+        (1.0, 2.1, 1.1, 0),
+        (1.8, 1.95, 1.1, 0),
+        (2.5, 3.0, 1.1, 1),
+        (2.1, 2.2, 1.1, 0),
+        (1.9, 9.0, 1.1, 0),
+    ],
+)
+def test_a_side_needs_the_whole_interval_and_little_noise(
+    low: float, high: float, null_high: float, expected: int
+) -> None:
+    assert side(ratio_of(low, high), 2.0, ratio_of(1.0, null_high)) == expected
 
 
 def test_the_interval_of_a_median_holds_it_and_most_of_its_rounds() -> None:
