@@ -55,7 +55,6 @@ from otel_cost_logger.ledger.reading import Status, status
 from workbook.counters import wait_idle
 from workbook.engine import MODEL_NAME
 from workbook.services import Receiver
-from workbook.spans import read_ledger
 from workbook.stacks import Processor, Stack, stack
 
 NAME = "survival"
@@ -164,6 +163,8 @@ class _Run:
 
     def at_rest(self) -> dict[str, Any]:
         """Where the records are when nothing moves any more and the proxy has ended in order."""
+        from workbook.spans import read_ledger  # needs pandas, which a host with nothing but vLLM has not
+
         began = time.monotonic()
         settled = self._settle(began + _REST_SECONDS)
         seconds = time.monotonic() - began
