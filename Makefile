@@ -34,7 +34,7 @@ $(VENV)/.complete: requirements.lock pyproject.toml
 	@echo "Creating $(VENV) with $(FOUND) ..."
 	@rm -rf $(VENV)
 	@"$(FOUND)" -m venv $(VENV) || { echo "error: '$(FOUND) -m venv' failed; on Debian and Ubuntu install python3-venv" >&2; exit 1; }
-	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --quiet --no-deps --require-hashes -r requirements.lock
 	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@mkdir -p $(VENV)/share/jupyter/lab/settings
 	@cp support/workbook/jupyterlab_overrides.json $(VENV)/share/jupyter/lab/settings/overrides.json
