@@ -10,11 +10,16 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks import engine_latency, gpu_smoke, mock_headroom, span_processors, survival, throughput
-from benchmarks.benchmark import AnyParameter, Benchmark, NotMeasured, Value
-from benchmarks.provenance import machine_label
-from benchmarks.results import RESULTS, Result, is_label
-from benchmarks.run import run
+from benchmarks.engine_latency import measure as engine_latency
+from benchmarks.gpu_smoke import measure as gpu_smoke
+from benchmarks.harness.benchmark import AnyParameter, Benchmark, NotMeasured, Value
+from benchmarks.harness.provenance import machine_label
+from benchmarks.harness.results import RESULTS, Result, is_label
+from benchmarks.harness.run import run
+from benchmarks.mock_headroom import measure as mock_headroom
+from benchmarks.span_processors import measure as span_processors
+from benchmarks.survival import measure as survival
+from benchmarks.throughput import measure as throughput
 from workbook.children import ChildError
 from workbook.counters import EngineRestarted, EngineUnreadable
 from workbook.engine import EngineNotBuilt, ModelNotMade

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from benchmarks import provenance
-from benchmarks.results import Code, Conditions, Machine, Result, Validity
-from benchmarks.survival_findings import AWAY, BATCH, DURABLE, KILL, SIMPLE, Sample
+from benchmarks.harness import provenance
+from benchmarks.harness.results import Code, Conditions, Machine, Result, Validity
+from benchmarks.survival.findings import AWAY, BATCH, DURABLE, KILL, SIMPLE, Sample
 
 
 @pytest.fixture

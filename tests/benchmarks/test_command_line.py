@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks import benchmark as benchmark_module
-from benchmarks import run as run_module
-from benchmarks.benchmark import Benchmark, Measurement, NotMeasured, Parameter, Parameters
-from benchmarks.results import Result, load_result
+from benchmarks.harness import benchmark as benchmark_module
+from benchmarks.harness import run as run_module
+from benchmarks.harness.benchmark import Benchmark, Measurement, NotMeasured, Parameter, Parameters
+from benchmarks.harness.results import Result, load_result
 from workbook.paths import ROOT
 
 Offer = Callable[..., int]

@@ -1,0 +1,1 @@
+"""Does everything that a measurement on a GPU needs work on this host?"""

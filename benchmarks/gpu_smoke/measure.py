@@ -1,0 +1,320 @@
+"""Does a real vLLM start on this machine's GPU, answer directly and through the proxy, and count the same tokens?
+
+It runs with any Python that has vLLM, straight from the checkout: ``PYTHONPATH=support:. python -m benchmarks
+gpu-smoke``. Each step becomes one sample, with what it found or why it failed and the end of the log, and there is a
+result whatever happens: on a rented GPU the report of a failure is what was paid for. Nothing of the device's
+settings is changed. ``--engine vllm-cpu`` rehearses the same steps without a GPU.
+
+The engine starts in eager mode first: it compiles nothing and needs the fewest kernels. If that fails, it is
+started with ever fewer of the optional ones (`ATTEMPTS`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import httpx
+
+from benchmarks.harness import backends, devices, ledgers, load, streams
+from benchmarks.harness.backends import REAL_KINDS, SHAPE, backend, caveat, described, engine_python
+from benchmarks.harness.benchmark import Benchmark, Choice, Measurement, Parameter, Parameters
+from benchmarks.harness.ledgers import SpanCount, recorded
+from benchmarks.harness.load import Request
+from benchmarks.harness.streams import closed_loop, varied_prompt
+from workbook.children import ChildError
+from workbook.counters import wait_idle
+from workbook.engine import MODEL_NAME
+from workbook.services import Backend
+from workbook.stacks import stack
+
+NAME = "gpu_smoke"
+CPU = "vllm-cpu"
+
+_TENANT = "tenant-acme"
+_PLAIN_CALLS = 4
+_PROMPT_WORDS = 40
+_LOG_LINES, _LINE_LENGTH = 80, 300
+_DEVICE_SECONDS = 180.0  # importing torch from a cold disk takes its time
+_IDLE_MEMORY_MIB, _IDLE_PERCENT = 1024, 10
+
+_ASK_TORCH = """
+import json, torch
+from importlib.metadata import PackageNotFoundError, version
+def of(name):
+    try: return version(name)
+    except PackageNotFoundError: return None
+found = range(torch.cuda.device_count())
+print(json.dumps({"torch": torch.__version__, "cuda": torch.version.cuda, "vllm": of("vllm"),
+                  "transformers": of("transformers"), "cuda_available": torch.cuda.is_available(),
+                  "cuda_devices": [torch.cuda.get_device_name(index) for index in found]}))
+"""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One way to start the engine."""
+
+    name: str
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+_NO_SAMPLER = {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
+ATTEMPTS = (
+    Attempt("eager"),
+    Attempt("eager, no FlashInfer sampler", env=_NO_SAMPLER),
+    Attempt("eager, no FlashInfer sampler, Triton attention", ("--attention-backend", "TRITON_ATTN"), _NO_SAMPLER),
+)
+
+
+class StepFailed(RuntimeError):
+    """A step did not do what it should; ``facts`` is what it found out before."""
+
+    def __init__(self, what: str, facts: Mapping[str, Any]) -> None:
+        super().__init__(what)
+        self.facts = dict(facts)
+
+
+class Skipped(Exception):
+    """A step cannot be taken on this machine; the message says why."""
+
+
+class Journal:
+    """The steps so far, each one a sample of the result."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, Any]] = []
+
+    def take(self, name: str, act: Callable[[], Mapping[str, Any]]) -> bool:
+        """Do ``act``, note what it found or how it failed, and go on; True when it worked."""
+        print(f"{name} ...", file=sys.stderr)
+        began = time.perf_counter()
+        outcome, found = "ok", dict[str, Any]()
+        try:
+            found = dict(act())
+        except Skipped as reason:
+            outcome, found = "skipped", {"reason": str(reason)}
+        except Exception as error:  # whatever it is: the result must say it
+            outcome, found = "failed", _described_failure(error)
+        self.steps.append({"step": name, "outcome": outcome, "seconds": round(time.perf_counter() - began, 3), **found})
+        return outcome == "ok"
+
+    def measurement(self, kind: str) -> Measurement:
+        """Everything noted, as a measurement: failed steps are faults, skipped ones caveats."""
+        failed = [step for step in self.steps if step["outcome"] == "failed"]
+        skipped = [step for step in self.steps if step["outcome"] == "skipped"]
+        return Measurement(
+            samples=self.steps,
+            summary={"engine": kind, "outcomes": {step["step"]: step["outcome"] for step in self.steps}},
+            findings=[_sentence(step) for step in self.steps],
+            faults=[f"{step['step']}: {step['reason']}" for step in failed],
+            caveats=[caveat(kind), *(f"{step['step']} was skipped: {step['reason']}" for step in skipped)],
+        )
+
+
+def measure(parameters: Parameters) -> Measurement:
+    """Take all steps that can be taken. Takes one to ten minutes for each start of the engine."""
+    kind = str(parameters["engine"])
+    journal = Journal()
+    if journal.take("device", lambda: _device(kind)):
+        _drive_engine(journal, kind, parameters)
+    return journal.measurement(kind)
+
+
+def _drive_engine(journal: Journal, kind: str, parameters: Parameters) -> None:
+    def start(attempt: Attempt, *, eager: bool) -> Backend:
+        shape = str(parameters["shape"])
+        return backend(NAME, kind, shape=shape, args=attempt.args, env=attempt.env, eager=eager)
+
+    for attempt in ATTEMPTS if kind != CPU else ATTEMPTS[:1]:
+        engine = start(attempt, eager=True)
+        if journal.take(f"start, {attempt.name}", partial(_start, engine)):
+            break
+    else:
+        return
+    try:
+        worked = journal.take("calls to the engine", lambda: _calls_to_the_engine(engine, parameters))
+        journal.take("calls through the proxy", lambda: _calls_through_the_proxy(engine, parameters))
+    finally:
+        engine.stop()
+    if worked and parameters["compiled"] == "yes":
+        engine = start(attempt, eager=False)
+        try:
+            if journal.take("start, compiled", partial(_start, engine)):
+                journal.take("calls to the compiled engine", lambda: _calls_to_the_engine(engine, parameters))
+        finally:
+            engine.stop()
+
+
+def _device(kind: str) -> dict[str, Any]:
+    asked = subprocess.run(
+        [*engine_python(kind), "-c", _ASK_TORCH], capture_output=True, text=True, timeout=_DEVICE_SECONDS, check=False
+    )
+    if asked.returncode:
+        raise StepFailed("the engine's Python cannot import torch", {"log": _shareable(asked.stderr)})
+    facts = {**json.loads(asked.stdout.splitlines()[-1]), "devices": devices.devices(), "states": _states()}
+    if kind == CPU:
+        return facts
+    if not facts["cuda_available"]:
+        raise StepFailed("torch finds no CUDA device", facts)
+    for state in facts["states"]:
+        memory, percent = state["memory_used_mib"] or 0, state["utilization_percent"] or 0
+        if memory > _IDLE_MEMORY_MIB or percent > _IDLE_PERCENT:
+            raise StepFailed(f"the device is in use already: {memory} MiB, {percent} %", facts)
+    return facts
+
+
+def _states() -> list[dict[str, Any]]:
+    return devices.device_states()
+
+
+def _start(engine: Backend) -> dict[str, Any]:
+    engine.start()
+    return described(engine)
+
+
+def _calls_to_the_engine(engine: Backend, parameters: Parameters) -> dict[str, Any]:
+    return _calls(engine.url, engine.url, {}, parameters, seed=1)
+
+
+def _calls_through_the_proxy(engine: Backend, parameters: Parameters) -> dict[str, Any]:
+    litellm = Path(sys.executable).with_name("litellm")
+    if find_spec("litellm") is None or not litellm.is_file():
+        raise Skipped("the LiteLLM proxy is not installed beside this Python")
+    with stack(f"{NAME}_proxy", backend=engine.url, tenants=[_TENANT]) as running:
+        spans = SpanCount(running.ledger)
+        facts = _calls(running.proxy_url, engine.url, running.headers(_TENANT), parameters, seed=2)
+        spans.wait_for(facts["answered"])
+        records = recorded(running.ledger)
+    facts |= {
+        "records": records.spans,
+        "recorded_prompt_tokens": records.prompt_tokens,
+        "recorded_completion_tokens": records.completion_tokens,
+    }
+    _require(records.spans == facts["answered"], "there is not one record for each call", facts)
+    _require_same(facts, "recorded", "counted")
+    return facts
+
+
+def _calls(
+    url: str, engine_url: str, headers: Mapping[str, str], parameters: Parameters, *, seed: int
+) -> dict[str, Any]:
+    """Plain and streamed calls to ``url``; the engine's counters must agree with the answers' usage to the token."""
+    max_tokens = int(parameters["max_tokens"])
+    prompt = (varied_prompt(_PROMPT_WORDS, seed * 1_000_000 + number) for number in range(10**6))
+
+    def body(max_tokens: int) -> dict[str, Any]:
+        return {
+            "model": MODEL_NAME,
+            "messages": [{"role": "user", "content": next(prompt)}],
+            "max_tokens": max_tokens,
+            "ignore_eos": True,
+            "temperature": 0,
+        }
+
+    def streamed(_number: int, max_tokens: int) -> Request:
+        asked = body(max_tokens) | {"stream": True, "stream_options": {"include_usage": True}}
+        return Request(f"{url}/v1/chat/completions", asked, expected=b"", headers=headers)
+
+    before = wait_idle(engine_url)
+    with httpx.Client(base_url=url, headers=dict(headers), timeout=300, trust_env=False) as http:
+        plain = [
+            http.post("/v1/chat/completions", json=body(max_tokens)).raise_for_status().json()["usage"]
+            for _ in range(_PLAIN_CALLS)
+        ]
+    seen = closed_loop(
+        streamed,
+        concurrency=int(parameters["concurrency"]),
+        requests=int(parameters["requests"]),
+        max_tokens=max_tokens,
+        timeout=300.0,
+    )
+    states = _states()  # while the device is still warm from it
+    counted = wait_idle(engine_url).since(before)[MODEL_NAME]
+    facts = {
+        "answered": len(plain) + seen.answered,
+        "errors": dict(seen.errors),
+        "prompt_tokens": seen.prompt_tokens + sum(usage["prompt_tokens"] for usage in plain),
+        "completion_tokens": seen.completion_tokens + sum(usage["completion_tokens"] for usage in plain),
+        "counted_prompt_tokens": counted.prompt_tokens,
+        "counted_completion_tokens": counted.generation_tokens,
+        "cache_hits": counted.cache_hits,
+        "states": states,
+    }
+    _require(not seen.errors and bool(seen.kept), "some streamed calls failed", facts)
+    facts |= {
+        "concurrency": int(parameters["concurrency"]),
+        "median_ttft_ms": round(median(answer.first_token for answer in seen.kept) * 1000, 3),
+        "median_tpot_ms": round(median(answer.per_output_token for answer in seen.kept) * 1000, 3),
+    }
+    _require_same(facts, "", "counted")
+    return facts
+
+
+def _require_same(facts: Mapping[str, Any], one: str, other: str) -> None:
+    for tokens in ("prompt_tokens", "completion_tokens"):
+        left, right = (f"{prefix}_{tokens}".lstrip("_") for prefix in (one, other))
+        _require(facts[left] == facts[right], f"{left} are {facts[left]}, {right} {facts[right]}", facts)
+
+
+def _require(holds: bool, otherwise: str, facts: Mapping[str, Any]) -> None:
+    if not holds:
+        raise StepFailed(otherwise, facts)
+
+
+def _described_failure(error: Exception) -> dict[str, Any]:
+    reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    if isinstance(error, StepFailed):
+        return {"reason": str(error), **error.facts}
+    if isinstance(error, ChildError):
+        return {"reason": _shareable(reason)[0], "log": _shareable(error.log.read_text(errors="replace"))}
+    return {"reason": (_shareable(reason) or [type(error).__name__])[0]}
+
+
+def _shareable(log: str) -> list[str]:
+    """The last lines of a log, with the folders taken out of its paths: they name people and machines."""
+    lines = [line.rstrip() for line in log.splitlines() if line.strip()][-_LOG_LINES:]
+    return [re.sub(r"(?<![\w.:/<])/(?:[^\s/'\":,()]+/)+", ".../", line)[:_LINE_LENGTH] for line in lines]
+
+
+def _sentence(step: Mapping[str, Any]) -> str:
+    if step["outcome"] != "ok":
+        return f"{step['step']}: {step['outcome']}: {step['reason']}."
+    if "answered" in step:
+        return (
+            f"{step['step']}: {step['answered']} calls, {step['completion_tokens']} output tokens, the same as the "
+            f"engine counted; at concurrency {step['concurrency']} median time to first token "
+            f"{step['median_ttft_ms']:.3g} ms, per output token {step['median_tpot_ms']:.3g} ms."
+        )
+    if "torch" in step:
+        names = ", ".join(step["cuda_devices"]) or "no CUDA device"
+        return f"{step['step']}: {names}; torch {step['torch']}, vLLM {step['vllm']}."
+    return f"{step['step']}: {step['kind']} {step['version']}, shape {step['shape']}, in {step['seconds']:.0f} s."
+
+
+BENCHMARK = Benchmark(
+    name=NAME,
+    question="Does a real vLLM start on this machine's GPU, answer directly and through the proxy, and count the same "
+    "tokens?",
+    parameters=(
+        Choice("engine", "vllm", REAL_KINDS, "vllm-cpu rehearses it without a GPU"),
+        SHAPE,
+        Choice("compiled", "no", ("no", "yes"), "start again without eager mode: compiled, with CUDA graphs"),
+        Parameter("concurrency", 8, 1, "streams under way at once"),
+        Parameter("requests", 16, 1, "streamed answers measured"),
+        Parameter("max_tokens", 32, 4, "tokens of an answer"),
+    ),
+    measure=measure,
+    modules=(sys.modules[__name__], backends, devices, ledgers, load, streams),
+)

@@ -1,0 +1,54 @@
+"""What figures of stored results share. Nothing is drawn that is not in a result file."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness.results import Result
+
+_CAPTION_WIDTH = 150  # characters
+
+
+def require(result: Result, benchmark: str) -> None:
+    """Raises ValueError when ``result`` is not one of ``benchmark``."""
+    if result.benchmark != benchmark:
+        raise ValueError(f"this figure shows a result of {benchmark}, not of {result.benchmark}")
+
+
+def when_and_where(result: Result) -> str:
+    """Date and processor, as a caption begins."""
+    machine = result.machine
+    processor = machine.devices[0].name if machine.devices else f"{machine.cores} cores of {machine.cpu_model}, CPU"
+    return f"{result.started:%Y-%m-%d}, {processor}"
+
+
+def captioned(result: Result, text: str) -> str:
+    """``text`` in lines, with the reasons why ``result`` is not for quoting, where there are any."""
+    if not result.validity.valid:
+        text += f" NOT FOR QUOTING: {'; '.join(result.validity.reasons)[:200]}"
+    return textwrap.fill(text, _CAPTION_WIDTH)
+
+
+def points_panel(axes: Any, measured: Mapping[str, Any], names: Mapping[str, str], shown: Any) -> None:
+    """One row for each of ``names``, and in it one point with its interval for each quantity of ``shown``."""
+    for number, (quantity, label, colour, marker) in enumerate(shown):
+        points = [measured[arm][quantity] for arm in names]
+        medians = np.array([point["median"] for point in points])
+        ends = np.array([[point["low"], point["high"]] for point in points]).T
+        places = np.arange(len(names)) + 0.25 * (number - (len(shown) - 1) / 2)
+        axes.errorbar(
+            medians, places, xerr=np.abs(ends - medians), fmt=marker, color=colour, markersize=5, capsize=3, label=label
+        )
+        for median, end, place in zip(medians, ends[1], places, strict=True):
+            text = f"{median:,.0f}" if median >= 100 else f"{median:.2g}"
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # over the line of a target
+            axes.annotate(text, (end, place), (6, 0), textcoords="offset points", va="center", fontsize=8, bbox=box)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:,g}")
+    axes.margins(x=0.15)
+    axes.set_yticks(range(len(names)), list(names.values()))
+    axes.set_ylim(len(names) - 0.5, -0.5)

@@ -1,0 +1,188 @@
+"""Streamed chat completions in a closed loop: when the first token came, and how fast the others followed.
+
+Lengths are the engine's: tokens come from the answer's usage, never from counting chunks, because under load one
+chunk holds several tokens and some tokens have no text. Plain asyncio streams, for the reason given in `load`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import itertools
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.harness.load import Request, parse_head
+
+MakeRequest = Callable[[int, int], Request]
+"""Gives the request with the running number ``number`` and the answer's length ``max_tokens``."""
+
+_WORDS = (
+    "amber anchor basket beacon candle canyon cedar cobalt comet copper coral cotton delta ember falcon fern "
+    "galaxy garden granite harbor hazel indigo island ivory jasmine kernel lantern lemon linen magnet maple meadow "
+    "mirror nectar needle ocean olive orchid paper pebble pepper pigeon planet quartz raven ribbon river saddle "
+    "sailor shadow silver sparrow summer thunder timber tulip valley velvet violet walnut willow window winter zephyr"
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer that came whole. Times are in seconds from the moment the request was sent."""
+
+    first_token: float
+    last_token: float
+    prompt_tokens: int
+    completion_tokens: int
+
+    @property
+    def per_output_token(self) -> float:
+        """Seconds per token after the first."""
+        return (self.last_token - self.first_token) / (self.completion_tokens - 1)
+
+
+@dataclass
+class Streams:
+    """What a closed loop saw.
+
+    ``kept`` are the answers measured while every stream was under way; the token sums are over all answers, also
+    those before and after. ``errors`` counts what failed, by kind. ``seconds`` are those of the whole loop.
+    """
+
+    kept: list[Answer] = field(default_factory=list)
+    errors: Counter[str] = field(default_factory=Counter)
+    answered: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+def varied_prompt(words: int, seed: int) -> str:
+    """A text of ``words`` words in an order that ``seed`` decides.
+
+    The words are the same for every seed and each has a space before it, so a tokenizer that splits at spaces gives
+    every such prompt the same number of tokens, and hardly two of them begin alike: no prefix cache helps.
+    """
+    bag = list(itertools.islice(itertools.cycle(_WORDS.split()), words))
+    random.Random(seed).shuffle(bag)
+    return "".join(f" {word}" for word in bag)
+
+
+def closed_loop(
+    make: MakeRequest, *, concurrency: int, requests: int, max_tokens: int, timeout: float = 120.0
+) -> Streams:
+    """Keep ``concurrency`` streams under way until each has had its share of ``requests`` measured answers.
+
+    All answers have ``max_tokens`` tokens but each stream's first, which is not kept: its length is staggered, so
+    that the streams do not all prefill at one moment, as no independent callers would. A stream that is through
+    goes on asking until all are: every kept answer was made beside ``concurrency`` - 1 others. Every request begun
+    is finished; ``timeout`` (seconds) is for one answer. Whatever fails is counted by kind, and is not asked again.
+    """
+    gc.collect()
+    gc.disable()  # a collection of this process's heap would look like a stall of the server
+    try:
+        return asyncio.run(_Loop(make, max_tokens, timeout).run(concurrency, -(-requests // concurrency)))
+    finally:
+        gc.enable()
+
+
+class _BadAnswer(Exception):
+    """An answer that does not count; the message says why and becomes the error's name."""
+
+
+class _Loop:
+    def __init__(self, make: MakeRequest, max_tokens: int, timeout: float) -> None:
+        self._make = make
+        self._max_tokens = max_tokens
+        self._timeout = timeout
+        self._sent = 0
+        self._through = 0
+        self._seen = Streams()
+
+    async def run(self, concurrency: int, share: int) -> Streams:
+        cpu_started, started = time.process_time(), time.perf_counter()
+        await asyncio.gather(*(self._stream(place, concurrency, share) for place in range(concurrency)))
+        self._seen.seconds = time.perf_counter() - started
+        self._seen.cpu_seconds = time.process_time() - cpu_started
+        return self._seen
+
+    async def _stream(self, place: int, concurrency: int, share: int) -> None:
+        await self._ask(max(2, self._max_tokens * (place + 1) // concurrency))
+        for _ in range(share):
+            if answer := await self._ask(self._max_tokens):
+                self._seen.kept.append(answer)
+        self._through += 1
+        while self._through < concurrency:
+            await self._ask(self._max_tokens)
+
+    async def _ask(self, max_tokens: int) -> Answer | None:
+        request = self._make(self._sent, max_tokens)
+        self._sent += 1
+        try:
+            async with asyncio.timeout(self._timeout):
+                answer = await _answer(request)
+        except _BadAnswer as error:
+            self._seen.errors[str(error)] += 1
+        except TimeoutError:
+            self._seen.errors["timed out"] += 1
+        except (OSError, asyncio.IncompleteReadError):
+            self._seen.errors["disconnected"] += 1
+        except (ValueError, KeyError, TypeError, asyncio.LimitOverrunError):
+            self._seen.errors["not a stream of events"] += 1
+        else:
+            if answer.completion_tokens == max_tokens:
+                self._seen.answered += 1
+                self._seen.prompt_tokens += answer.prompt_tokens
+                self._seen.completion_tokens += answer.completion_tokens
+                return answer
+            self._seen.errors[f"{answer.completion_tokens} tokens instead of {max_tokens}"] += 1
+        return None
+
+
+async def _answer(request: Request) -> Answer:
+    host, port = request.address
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        begun = time.perf_counter()
+        writer.write(request.wire())
+        status, headers = parse_head(await reader.readuntil(b"\r\n\r\n"))
+        if status != 200:
+            raise _BadAnswer(f"HTTP {status}")
+        if headers.get(b"transfer-encoding", b"").lower() != b"chunked":
+            raise _BadAnswer("not a stream")
+        first = last = 0.0
+        usage: dict[str, Any] | None = None
+        async for event in _events(reader):
+            if event == b"[DONE]":
+                break
+            # The first event tells the role; vLLM sends it together with the first token.
+            last = time.perf_counter()
+            first = first or last
+            if b'"error"' in event and "error" in json.loads(event):
+                raise _BadAnswer("an error in the stream")
+            if b'"usage":{' in event.replace(b" ", b""):
+                usage = json.loads(event)["usage"]
+        if usage is None:
+            raise _BadAnswer("ended without usage")
+        return Answer(first - begun, last - begun, int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def _events(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """The data of each server-sent event in a chunked body, as it comes."""
+    rest = b""
+    while size := int((await reader.readuntil(b"\r\n")).partition(b";")[0], 16):
+        rest += (await reader.readexactly(size + 2))[:-2]
+        *events, rest = rest.split(b"\n\n")
+        for event in events:
+            if event.startswith(b"data: "):
+                yield event[6:]

@@ -1,0 +1,1 @@
+"""What becomes of the records when the proxy is killed or the collector fails?"""
