@@ -122,6 +122,11 @@ class DurableSpanProcessor(SpanProcessor):
         )
 
     @property
+    def writer(self) -> LedgerWriter:
+        """This process's hand in the file; budgets ask there."""
+        return self._writer
+
+    @property
     def pending(self) -> int:
         """How many spans in the file no collector has confirmed yet, whichever process wrote them; 0 when the file
         cannot be read."""

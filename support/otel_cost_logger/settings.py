@@ -11,6 +11,8 @@ engine. The others are ours:
 - ``OTEL_COST_LOGGER_LEDGER_SYNC`` (normal or full) says what the ledger survives: the process, or the machine too.
 - ``OTEL_COST_LOGGER_LEDGER_DAYS`` is how long exported records stay in it.
 - ``OTEL_COST_LOGGER_PROCESSOR`` (simple, batch or durable) says how spans reach the exporter.
+- ``OTEL_COST_LOGGER_BUDGETS_FILE`` names what each tenant may spend (see `budgets`); it needs a ledger.
+- ``OTEL_COST_LOGGER_BUDGETS_ON_ERROR`` (refuse or admit) says what becomes of calls whose budget cannot be asked.
 - ``OTEL_COST_LOGGER_ERROR_MESSAGES`` (true keeps the text of errors, which may quote a prompt).
 """
 
@@ -27,6 +29,8 @@ from otel_cost_logger.ledger.defaults import DEFAULT_KEEP_DAYS, SYNC_FULL, SYNC_
 CONSOLE = "console"
 OTLP = "otlp"
 NONE = "none"
+REFUSE = "refuse"
+ADMIT = "admit"
 GRPC = "grpc"
 HTTP_PROTOBUF = "http/protobuf"
 SIMPLE = "simple"
@@ -36,6 +40,8 @@ DURABLE = "durable"
 LEDGER_FILE = "OTEL_COST_LOGGER_LEDGER_FILE"
 _LEDGER_SYNC = "OTEL_COST_LOGGER_LEDGER_SYNC"
 _LEDGER_DAYS = "OTEL_COST_LOGGER_LEDGER_DAYS"
+BUDGETS_FILE = "OTEL_COST_LOGGER_BUDGETS_FILE"
+_BUDGETS_ON_ERROR = "OTEL_COST_LOGGER_BUDGETS_ON_ERROR"
 _PROCESSOR = "OTEL_COST_LOGGER_PROCESSOR"
 _METRICS_EXPORTER = "OTEL_METRICS_EXPORTER"
 _METRIC_INTERVAL = "OTEL_METRIC_EXPORT_INTERVAL"
@@ -66,7 +72,8 @@ class Settings:
     batches). ``genai_spans`` gives spans the name and kind of the OpenTelemetry GenAI conventions. With ``propagate``
     the engine is told the cost span's trace context. ``ledger`` describes the file of the durable processor, and is
     there if and only if that one is chosen. ``metrics_protocol`` is the OTLP protocol of the plugin's own metrics; None
-    sends none.
+    sends none. ``budgets_file`` says what tenants may spend; a call whose budget the ledger cannot tell is met with
+    ``budgets_on_error``, ``refuse`` or ``admit``.
     """
 
     exporters: tuple[str, ...] = (CONSOLE,)
@@ -77,10 +84,14 @@ class Settings:
     propagate: bool = True
     ledger: Ledger | None = None
     metrics_protocol: str | None = None
+    budgets_file: Path | None = None
+    budgets_on_error: str = REFUSE
 
     def __post_init__(self) -> None:
         if (self.processor == DURABLE) != (self.ledger is not None):
             raise SettingsError(f"{_PROCESSOR}={DURABLE} and {LEDGER_FILE} belong together; set both")
+        if self.budgets_file is not None and self.ledger is None:
+            raise SettingsError(f"{BUDGETS_FILE} is set, but {LEDGER_FILE} is not: budgets are kept in the ledger")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -110,6 +121,8 @@ class Settings:
             propagate=_TRACE_CONTEXT in propagators,
             ledger=ledger,
             metrics_protocol=_metrics_protocol(env),
+            budgets_file=Path(budgets).absolute() if (budgets := env.get(BUDGETS_FILE, "").strip()) else None,
+            budgets_on_error=_check(_BUDGETS_ON_ERROR, env.get(_BUDGETS_ON_ERROR) or REFUSE, (REFUSE, ADMIT)),
         )
 
 

@@ -296,7 +296,7 @@ def test_two_that_find_the_same_broken_file_move_it_once(
     ("prepare", "words"),
     [
         ("CREATE TABLE bills (id)", "is a database of another program"),
-        ("PRAGMA user_version = 99", "was written by a newer version of this plugin (schema 99, here 2)"),
+        ("PRAGMA user_version = 99", "was written by a newer version of this plugin (schema 99, here 3)"),
     ],
 )
 def test_somebody_elses_file_is_left_alone(

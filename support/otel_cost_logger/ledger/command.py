@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from otel_cost_logger.ledger.file import LedgerError, identity, open_for_reading
 from otel_cost_logger.ledger.formats import write_csv, write_json_lines, write_parquet
-from otel_cost_logger.ledger.reading import Status, Window, count, moment, status
+from otel_cost_logger.ledger.reading import Status, Window, count, moment, status, usd
 from otel_cost_logger.ledger.replay import exporter_to, replay
 from otel_cost_logger.ledger.retention import old_spans
 from otel_cost_logger.ledger.writer import LedgerWriter
@@ -106,17 +106,11 @@ def _status_lines(path: Path, found: Status) -> Iterator[str]:
             f"{tenant.calls:,}",
             f"{tenant.prompt_tokens:,}",
             f"{tenant.completion_tokens:,}",
-            _usd(tenant.cost_nano_usd),
+            usd(tenant.cost_nano_usd),
         )
         for tenant in found.tenants
     ]
     yield from _table(names, lines)
-
-
-def _usd(nano_usd: int) -> str:
-    """Exact: no float has a part in it."""
-    whole, fraction = divmod(abs(nano_usd), 10**9)
-    return f"{'-' if nano_usd < 0 else ''}{whole:,}.{fraction:09d}"
 
 
 def _query(path: Path, arguments: argparse.Namespace) -> int:

@@ -12,10 +12,10 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from otel_cost_logger.ledger.schema import APPLICATION_ID, COLUMNS, TABLES, VERSION
+from otel_cost_logger.ledger.schema import APPLICATION_ID, COLUMNS, LATER_COLUMNS, TABLES, VERSION
 
 # Pages of 4 KiB. The background thread moves the write-ahead log into the database long before; this is for a
 # process whose thread has died. The move waits for the disk, so it must not happen where a span is written.
@@ -145,22 +145,23 @@ def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
         raise LedgerError(f"{path} is on a file system without shared memory; use a local disk")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-    if tables and version == VERSION and not _missing_columns(connection):
+    if tables and version == VERSION and not _missing_columns(connection, "spans", COLUMNS):
         return
     connection.execute("BEGIN IMMEDIATE")
     for statement in TABLES:
         connection.execute(statement)
-    for name in _missing_columns(connection):
-        connection.execute(f'ALTER TABLE spans ADD COLUMN "{name}" {COLUMNS[name]}')
+    for table, columns in {"spans": COLUMNS, **LATER_COLUMNS}.items():
+        for name in _missing_columns(connection, table, columns):
+            connection.execute(f'ALTER TABLE {table} ADD COLUMN "{name}" {columns[name]}')
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {VERSION}")
     connection.execute("COMMIT")
 
 
-def _missing_columns(connection: sqlite3.Connection) -> list[str]:
-    """Columns that a later version of the record has added."""
-    present = {row[1] for row in connection.execute("PRAGMA table_info(spans)")}
-    return [name for name in COLUMNS if name not in present]
+def _missing_columns(connection: sqlite3.Connection, table: str, columns: Iterable[str]) -> list[str]:
+    """Those of ``columns`` that a later version has added to ``table``."""
+    present = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+    return [name for name in columns if name not in present]
 
 
 @contextlib.contextmanager

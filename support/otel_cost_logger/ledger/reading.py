@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -11,9 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from otel_cost_logger.ledger.processes import is_gone
 from otel_cost_logger.otlp.decoding import Payload
 
-_LOST_AFTER_NS = 3600 * 10**9  # no call takes an hour: LiteLLM's default time-out is 600 s
+LOST_AFTER_NS = 3600 * 10**9  # no call takes an hour: LiteLLM's default time-out is 600 s
 _ROWS = 500
 
 
@@ -154,15 +153,15 @@ def payloads(connection: sqlite3.Connection, window: Window, *, dead: bool = Fal
 def calls_without_record(connection: sqlite3.Connection) -> tuple[int, int]:
     """How many calls are in flight, and how many can have no record any more: their process is gone, or an hour has
     passed."""
-    limit = time.time_ns() - _LOST_AFTER_NS
+    limit = time.time_ns() - LOST_AFTER_NS
     in_flight = lost = 0
     found = connection.execute(
-        "SELECT p.pid, p.host, p.ended_ns, count(*), sum(c.began_ns < ?) FROM calls_in_flight c "
+        "SELECT p.pid, p.pid_started, p.host, p.ended_ns, count(*), sum(c.began_ns < ?) FROM calls_in_flight c "
         "LEFT JOIN processes p ON p.id = c.process GROUP BY c.process",
         (limit,),
     )
-    for pid, host, ended_ns, calls, old in found:
-        gone = ended_ns is not None or pid is None or (host == socket.gethostname() and not _alive(pid))
+    for *process, calls, old in found:
+        gone = is_gone(*process)
         lost += calls if gone else old
         in_flight += 0 if gone else calls - old
     return in_flight, lost
@@ -175,6 +174,12 @@ def moment(nanoseconds: int | None) -> str:
     return datetime.fromtimestamp(nanoseconds / 1e9, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
+def usd(nano_usd: int) -> str:
+    """An amount in US dollars as text, exact: no float has a part in it."""
+    whole, fraction = divmod(abs(nano_usd), 10**9)
+    return f"{'-' if nano_usd < 0 else ''}{whole:,}.{fraction:09d}"
+
+
 def _dead_only(dead: bool) -> str:
     return "JOIN dead_letters d ON d.id = s.id" if dead else ""
 
@@ -182,13 +187,3 @@ def _dead_only(dead: bool) -> str:
 def _row(connection: sqlite3.Connection, sql: str, values: list[int] | None = None) -> tuple[Any, ...]:
     row: tuple[Any, ...] = connection.execute(sql, values or ()).fetchone()
     return row
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

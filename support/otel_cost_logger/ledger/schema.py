@@ -5,7 +5,7 @@
 ``spans`` reads little. ``outbox`` names the spans that no collector has confirmed yet, ``dead_letters`` those that one
 has refused for good; while nothing can be exported ``export_failure`` has one row that says why and since when.
 ``calls_in_flight`` are calls that began and whose record is not written yet; those of a
-process that is gone are lost records.
+process that is gone are lost records. What budgets need beside these is in `ledger.spend`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from otel_cost_logger.attributes import SCHEMA, Attribute
 
 APPLICATION_ID = 0x6C6C6D63  # "llmc": marks the file as ours in SQLite's header
-VERSION = 2
+VERSION = 3
 
 # The record's fields, each under the first attribute that carries it unscaled.
 RECORD_FIELDS: dict[str, Attribute] = {}
@@ -33,6 +33,13 @@ _SPAN_COLUMNS = {
     "process": "INTEGER",
 }
 
+# Columns that tables other than ``spans`` have gained, with their SQL types.
+LATER_COLUMNS = {
+    # What the call may cost at most, where a budget asks, and the key that it came with.
+    "calls_in_flight": {"key_alias": "TEXT", "reserved_nano_usd": "INTEGER"},
+    "processes": {"pid_started": "INTEGER"},  # see `ledger.processes`
+}
+
 # Columns of ``spans`` after ``id``, in order, with their SQL types. A list (string[]) is stored as JSON text.
 COLUMNS: dict[str, str] = _SPAN_COLUMNS | {name: _SQL_TYPES[row.type] for name, row in RECORD_FIELDS.items()}
 
@@ -50,14 +57,17 @@ TABLES = (
     "CREATE TABLE IF NOT EXISTS export_failure (id INTEGER PRIMARY KEY CHECK (id = 1), reason TEXT, since_ns INTEGER, "
     "last_ns INTEGER, attempts INTEGER)",
     "CREATE TABLE IF NOT EXISTS processes (id INTEGER PRIMARY KEY, pid INTEGER, host TEXT, started_ns INTEGER, "
-    "ended_ns INTEGER, calls_seen INTEGER DEFAULT 0, spans_unwritten INTEGER DEFAULT 0)",
+    "ended_ns INTEGER, calls_seen INTEGER DEFAULT 0, spans_unwritten INTEGER DEFAULT 0, pid_started INTEGER)",
     "CREATE TABLE IF NOT EXISTS calls_in_flight (id INTEGER PRIMARY KEY, process INTEGER, call_id TEXT, "
-    "tenant_id TEXT, model TEXT, began_ns INTEGER)",
+    "tenant_id TEXT, model TEXT, began_ns INTEGER, key_alias TEXT, reserved_nano_usd INTEGER)",
     "CREATE INDEX IF NOT EXISTS calls_in_flight_by_call_id ON calls_in_flight (call_id)",
-    # In the same transaction as the record itself, so that no crash can come between the two.
-    "CREATE TRIGGER IF NOT EXISTS record_written AFTER INSERT ON spans WHEN new.call_id IS NOT NULL BEGIN "
-    "DELETE FROM calls_in_flight WHERE id = (SELECT min(id) FROM calls_in_flight "
-    "WHERE call_id = new.call_id AND process = new.process); END",
+    # In the same transaction as the record itself, so that no crash can come between the two. A caller may choose the
+    # call id: with several calls under one, the oldest of the same tenant and key is meant.
+    "DROP TRIGGER IF EXISTS record_written",
+    "CREATE TRIGGER record_written AFTER INSERT ON spans WHEN new.call_id IS NOT NULL BEGIN "
+    "DELETE FROM calls_in_flight WHERE id = (SELECT id FROM calls_in_flight "
+    "WHERE call_id = new.call_id AND process = new.process "
+    "ORDER BY tenant_id IS NOT new.tenant_id, key_alias IS NOT new.key_alias, id LIMIT 1); END",
 )
 
 INSERT_SPAN = (

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from otel_cost_logger.ledger.file import FileIdentity, LedgerError, identity, is_broken, move_aside, open_for_writing
 from otel_cost_logger.ledger.group_commit import GroupCommit
+from otel_cost_logger.ledger.processes import started
 from otel_cost_logger.ledger.schema import COLUMNS, INSERT_SPAN
 from otel_cost_logger.ledger.stored_span import StoredSpan
 
@@ -43,6 +44,18 @@ class WriteCounts:
     waiting: int = 0
     lost: int = 0
     files_replaced: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CallInFlight:
+    """A call that begins, and what is reserved of its tenant's budget for it: billionths of a US dollar, None where no
+    budget asks."""
+
+    call_id: str
+    tenant_id: str
+    model: str
+    key_alias: str | None = None
+    reserved_nano_usd: int | None = None
 
 
 class LedgerWriter:
@@ -71,6 +84,7 @@ class LedgerWriter:
         self._lock = threading.RLock()  # of the file
         self._memory = threading.Lock()  # of what waits for it: held for a moment only
         self._backlog: deque[StoredSpan] = deque()
+        self._who = (os.getpid(), started(os.getpid()), socket.gethostname())
         self._troubled = False
         self._written = self._lost = self._replaced = 0
         self._unwritten = self._unwritten_noted = 0  # spans that are in no file, lost or not
@@ -79,6 +93,11 @@ class LedgerWriter:
     def counts(self) -> WriteCounts:
         """What became of this process's spans."""
         return WriteCounts(self._written, len(self._backlog), self._lost, self._replaced)
+
+    @property
+    def path(self) -> Path:
+        """The ledger's file."""
+        return self._path
 
     @property
     def troubled(self) -> bool:
@@ -101,12 +120,23 @@ class LedgerWriter:
 
     def expect(self, call_id: str, tenant_id: str, model: str) -> None:
         """A call begins: from now until a record with its id is written, it is in flight."""
-        row = (call_id, tenant_id, model, time.time_ns())
+        call = CallInFlight(call_id, tenant_id, model)
+        self.transact(partial(self.note_call, call=call))
+
+    def transact(self, action: Callable[[sqlite3.Connection], object]) -> bool:
+        """Run ``action`` in a transaction of its own; False when the file cannot be written. It may run twice, when the
+        first time the file turns out to be broken."""
         if self._troubled:  # the lock may be held until the file gives way
-            return
+            return False
         with self._lock:
-            if not self._troubled:
-                self._attempt(partial(self._note_call, row=row))
+            return not self._troubled and self._attempt(action)
+
+    def note_call(self, connection: sqlite3.Connection, call: CallInFlight) -> None:
+        """Note in a `transact` that ``call`` begins."""
+        process = self._process[1] if self._process else 0
+        row = (process, call.call_id, call.tenant_id, call.model, time.time_ns(), call.key_alias, call.reserved_nano_usd)
+        connection.execute(_CALL_BEGINS, row)
+        connection.execute(_CALL_SEEN, (process, *self._who, time.time_ns()))
 
     # From the background thread.
 
@@ -293,8 +323,7 @@ class LedgerWriter:
         self._connection, self._identity = connection, identity(self._path)
         self._scopes.clear()
         if self._process is None or self._process[0] != self._identity:
-            row = (os.getpid(), socket.gethostname(), time.time_ns())
-            id_ = connection.execute(_PROCESS_STARTED, row).lastrowid
+            id_ = connection.execute(_PROCESS_STARTED, (*self._who, time.time_ns())).lastrowid
             self._process = (self._identity, id_ or 0)
         return connection
 
@@ -321,14 +350,6 @@ class LedgerWriter:
     def _insert_all(self, connection: sqlite3.Connection, spans: Iterable[StoredSpan]) -> None:
         for span in spans:
             self._insert(connection, span)
-
-    def _note_call(self, connection: sqlite3.Connection, row: tuple[object, ...]) -> None:
-        process = self._process[1] if self._process else 0
-        connection.execute(
-            "INSERT INTO calls_in_flight (process, call_id, tenant_id, model, began_ns) VALUES (?, ?, ?, ?, ?)",
-            (process, *row),
-        )
-        connection.execute(_CALL_SEEN, (process, os.getpid(), socket.gethostname(), time.time_ns()))
 
     def _note_unwritten(self, connection: sqlite3.Connection) -> None:
         process = self._process[1] if self._process else 0
@@ -369,11 +390,15 @@ class LedgerWriter:
         _log.warning("the ledger %s: %d spans that were still to be sent were carried over", self._path, rescued)
 
 
-_PROCESS_STARTED = "INSERT INTO processes (pid, host, started_ns) VALUES (?, ?, ?)"
+_PROCESS_STARTED = "INSERT INTO processes (pid, pid_started, host, started_ns) VALUES (?, ?, ?, ?)"
 _PROCESS_ENDED = "UPDATE processes SET ended_ns = ? WHERE id = ?"
+_CALL_BEGINS = (
+    "INSERT INTO calls_in_flight (process, call_id, tenant_id, model, began_ns, key_alias, reserved_nano_usd) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
 # A process that was forgotten, because it began so long ago and did nothing since, is back with its next call.
 _CALL_SEEN = (
-    "INSERT INTO processes (id, pid, host, started_ns, calls_seen) VALUES (?, ?, ?, ?, 1) "
+    "INSERT INTO processes (id, pid, pid_started, host, started_ns, calls_seen) VALUES (?, ?, ?, ?, ?, 1) "
     "ON CONFLICT (id) DO UPDATE SET calls_seen = calls_seen + 1"
 )
 # The last one stays, so that no other gets its id.

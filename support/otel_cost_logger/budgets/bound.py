@@ -1,0 +1,132 @@
+"""What a call may cost at most, from its request and before it is dispatched.
+
+Each prompt token takes at least one byte of the request, so its bytes bound the prompt; what a chat template or the
+engine adds has an allowance. The answer is bounded by what the request allows, else by what its deployment declares
+(``max_tokens`` in ``litellm_params``, ``max_output_tokens`` or ``max_tokens`` in ``model_info``), else by
+`DEFAULT_OUTPUT_TOKENS`. Not bounded are images and files that a request only names by address.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import litellm
+
+from otel_cost_logger.prices.book import PriceBook
+from otel_cost_logger.pricing import price_for
+
+DEFAULT_OUTPUT_TOKENS = 4096
+_TEMPLATE_TOKENS = 256  # for what stands around the messages: system prompts and tool instructions of a chat template
+_PART_TOKENS = 8  # for what stands around one message or another part
+# What may become part of the prompt. ``extra_body`` is merged into the request to the engine, whatever is in it.
+_PROMPT_FIELDS = (
+    *("messages", "prompt", "input", "system", "instructions", "suffix", "tools", "functions", "response_format"),
+    *("documents", "chat_template", "chat_template_kwargs", "guided_json", "structured_outputs", "text", "extra_body"),
+)
+_OUTPUT_FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+_CHOICE_FIELDS = ("n", "best_of")
+_FALLBACK_FIELDS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "default_fallbacks")
+_MAX_TOKENS = 10**9  # no engine has a longer context
+
+
+def bound_of(request: Mapping[str, Any], *, book: PriceBook | None, with_output: bool) -> int:
+    """The most that the call may cost, in billionths of a US dollar, at the dearest of the deployments that may serve
+    it; 0 when none has a price.
+
+    ``request`` is the proxy's request data, ``book`` the price book, if there is one. ``with_output`` is False for
+    calls that generate no token.
+    """
+    body = _merged(request)
+    prompt = _TEMPLATE_TOKENS + sum(_tokens_in(body.get(field)) for field in _PROMPT_FIELDS)
+    sequences = _sequences(body)
+    model = str(request.get("model"))
+    now = time.time_ns()
+    bounds = [0]
+    for deployment in _deployments(model, request):
+        params, info = _mapping(deployment.get("litellm_params")), _mapping(deployment.get("model_info"))
+        served = _served(params)
+        price = price_for(model, served, {**params, "model_info": info}, now, book=book)
+        if price is not None:
+            output = sequences * _output_tokens(body, params, info) if with_output else 0
+            bounds.append(price.nano_usd(prompt, output))
+    return max(bounds)
+
+
+def _merged(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The request's fields, with the larger of two limits where ``extra_body`` has another."""
+    extra = _mapping(request.get("extra_body"))
+    larger = {
+        field: max(numbers)
+        for field in (*_OUTPUT_FIELDS, *_CHOICE_FIELDS)
+        if (numbers := [n for n in (_number(request.get(field)), _number(extra.get(field))) if n is not None])
+    }
+    return {**request, **larger}
+
+
+def _sequences(body: Mapping[str, Any]) -> int:
+    choices = max(1, *(_number(body.get(field)) or 1 for field in _CHOICE_FIELDS))
+    prompt = body.get("prompt")
+    several = isinstance(prompt, list) and not (prompt and isinstance(prompt[0], int))  # of token ids it is one
+    return choices * max(1, len(prompt) if several and isinstance(prompt, list) else 1)
+
+
+def _output_tokens(body: Mapping[str, Any], params: Mapping[str, Any], info: Mapping[str, Any]) -> int:
+    """Per choice. What the model can do at all limits what a request may ask for."""
+    declared = _number(info.get("max_output_tokens")) or _number(info.get("max_tokens"))
+    asked = [number for field in _OUTPUT_FIELDS if (number := _number(body.get(field))) is not None]
+    given = max(asked) if asked else _number(params.get("max_tokens"))
+    if given is None:
+        return DEFAULT_OUTPUT_TOKENS if declared is None else declared
+    return given if declared is None else min(given, declared)
+
+
+def _tokens_in(value: Any) -> int:
+    """At most so many tokens: bytes of text, one for each number (a token id), and some for each part."""
+    if isinstance(value, str):
+        return len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
+    if isinstance(value, Mapping):
+        return sum(_PART_TOKENS + len(str(key)) + _tokens_in(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        if value and all(type(item) is int for item in value):
+            return len(value)
+        return sum(_PART_TOKENS + _tokens_in(item) for item in value)
+    return 1
+
+
+def _deployments(model: str, request: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    """Those that may serve the call.
+
+    A caller can name a deployment by its id, and name fallbacks; the operator's fallbacks may lead to another model,
+    too. Where the name alone does not say who serves, all deployments may.
+    """
+    router = getattr(sys.modules.get("litellm.proxy.proxy_server"), "llm_router", None)
+    if router is None:
+        return [{"litellm_params": {"model": model}}]
+    if not any(request.get(field) or getattr(router, field, None) for field in _FALLBACK_FIELDS):
+        named = router.get_model_list(model_name=model)
+        if named:
+            return list(named)
+    return list(router.model_list)
+
+
+def _served(params: Mapping[str, Any]) -> str:
+    """The model name without LiteLLM's provider in front: what the engine is asked for."""
+    name = str(params.get("model"))
+    provider, slash, rest = name.partition("/")
+    return rest if slash and not params.get("custom_llm_provider") and provider in litellm.provider_list else name
+
+
+def _number(value: Any) -> int | None:
+    """A count in a request as the engine would understand it; None for what it would refuse."""
+    if isinstance(value, str) and value.strip().isdecimal():
+        value = int(value.strip()[:12])
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        return None
+    return int(min(value, _MAX_TOKENS))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
