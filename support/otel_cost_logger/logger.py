@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import litellm
 from litellm.constants import LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL
@@ -23,11 +23,15 @@ from litellm.integrations.custom_logger import CustomLogger
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Tracer
 
+from otel_cost_logger.budgets.enforcement import Enforcement
 from otel_cost_logger.expected import Expected
 from otel_cost_logger.ids import PlannedIds
 from otel_cost_logger.inflight import InFlight
 from otel_cost_logger.metrics import publish_calls
 from otel_cost_logger.once import PendingFailures, Seen
+from otel_cost_logger.prices.reading import PriceBookError
+from otel_cost_logger.prices.watched import WatchedBook
+from otel_cost_logger.pricing import UNPRICED
 from otel_cost_logger.provider import CostTracerProvider, cost_tracer, get_tracer_provider
 from otel_cost_logger.record import (
     DEFAULT_TENANT,
@@ -37,10 +41,14 @@ from otel_cost_logger.record import (
     clean,
     is_llm_call,
     record_of_abandoned,
+    tenant_of_key,
 )
-from otel_cost_logger.settings import Settings
+from otel_cost_logger.settings import PRICES_FILE, Settings, SettingsError
 from otel_cost_logger.span import emit_span
 from otel_cost_logger.upstream import with_stream_usage, with_trace_context
+
+if TYPE_CHECKING:
+    from otel_cost_logger.durable import DurableSpanProcessor
 
 _log = logging.getLogger(__name__)
 
@@ -48,23 +56,25 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Counts:
     """What became of the calls: ``recorded`` are spans emitted, ``repeated`` second reports of a call left out,
-    ``dropped`` records lost with an exception. ``seen`` are calls noticed before they were dispatched, and ``missing``
-    those of them that have ended and left no record. When a call has ended is known behind the proxy only; of a program
-    that calls LiteLLM itself, the ledger tells after the program's end, or after an hour, which calls left none."""
+    ``dropped`` records lost with an exception, ``unpriced`` records of calls that nobody had a price for. ``seen`` are
+    calls noticed before they were dispatched, and ``missing`` those of them that have ended and left no record. When a
+    call has ended is known behind the proxy only; of a program that calls LiteLLM itself, the ledger tells after the
+    program's end, or after an hour, which calls left none."""
 
     recorded: int = 0
     repeated: int = 0
     dropped: int = 0
     seen: int = 0
     missing: int = 0
+    unpriced: int = 0
 
 
 class OtelCostLogger(CustomLogger):
     """Leaves one OpenTelemetry span per LLM call, with tenant, model, tokens and cost as attributes.
 
     ``settings`` default to the environment (see `settings`); raises `settings.SettingsError` when a variable
-    has a value that cannot be used, so that a misconfigured proxy stops at its start. ``tracer_provider``
-    defaults to this process's private one; the engine's spans join the cost spans of one that
+    has a value that cannot be used or the price book is broken, so that a misconfigured proxy stops at its start.
+    ``tracer_provider`` defaults to this process's private one; the engine's spans join the cost spans of one that
     `provider.build_provider` made.
     """
 
@@ -72,12 +82,14 @@ class OtelCostLogger(CustomLogger):
         super().__init__()
         self._settings = settings or Settings.from_environment()
         self._tracer_provider = tracer_provider
+        self._prices = _price_book(self._settings)
+        self._budgets = Enforcement.of(self._settings, self._prices)
         self._seen = Seen()
         self._attempted = Seen()
         self._pending = PendingFailures()
         self._in_flight = InFlight(self._hung_up)
         self._expected = Expected()
-        self._counts = {"recorded": 0, "repeated": 0, "dropped": 0}
+        self._counts = {"recorded": 0, "repeated": 0, "dropped": 0, "unpriced": 0}
         self._counts_lock = threading.Lock()
         self._exit_handler_registered = False
         self._measured_by: TracerProvider | None = None
@@ -100,7 +112,8 @@ class OtelCostLogger(CustomLogger):
             call_id = _call_id(kwargs)
             # A call that is repeated is reported once, however many attempts there are.
             if not _behind_proxy() and is_llm_call(kwargs.get("call_type")) and self._attempted.first(call_id):
-                self._expect(call_id, clean(_metadata(kwargs).get("tenant_id")), model)
+                self._expected.begin(call_id)
+                self._note(call_id, clean(_metadata(kwargs).get("tenant_id")) or DEFAULT_TENANT, model)
 
         self._guarded(expect_report)
 
@@ -147,11 +160,14 @@ class OtelCostLogger(CustomLogger):
         def expect_report() -> None:
             self._tracer()  # from the first call on, so that a SIGTERM right after its answer finds its handler
             if is_llm_call(call_type):
-                team, alias = (getattr(user_api_key_dict, name, None) for name in ("team_id", "key_alias"))
-                self._expect(_call_id(data), clean(team or alias), data.get("model"))
+                self._expected.begin(_call_id(data))
                 self._in_flight.begin(_request_key(data, user_api_key_dict), {"call_type": call_type, **data})
 
         self._guarded(expect_report)
+        # Raises what the caller is to be told, when the call must not begin.
+        noted = self._budgets and await self._budgets.admit(self._durable(), user_api_key_dict, data, call_type)
+        if not noted and is_llm_call(call_type):
+            self._guarded(lambda: self._note(_call_id(data), tenant_of_key(user_api_key_dict), data.get("model")))
         return data
 
     async def async_post_call_failure_hook(
@@ -173,11 +189,13 @@ class OtelCostLogger(CustomLogger):
 
     # From report to record.
 
-    def _expect(self, call_id: str, tenant_id: str, model: Any) -> None:
-        self._expected.begin(call_id)
+    def _note(self, call_id: str, tenant_id: str, model: Any) -> None:
+        if (durable := self._durable()) is not None:
+            durable.expect_call(call_id, tenant_id, clean(model))
+
+    def _durable(self) -> DurableSpanProcessor | None:
         provider = self._provider()
-        if isinstance(provider, CostTracerProvider) and provider.durable is not None:
-            provider.durable.expect_call(call_id, tenant_id or DEFAULT_TENANT, clean(model))
+        return provider.durable if isinstance(provider, CostTracerProvider) else None
 
     def _succeeded(self, kwargs: Any, response: Any, start: Any, end: Any) -> None:
         def record_it() -> None:
@@ -214,6 +232,7 @@ class OtelCostLogger(CustomLogger):
             failed=failed,
             behind_proxy=_behind_proxy(),
             keep_error_message=self._settings.error_messages,
+            book=self._prices.book() if self._prices else None,
         )
 
     def _emit_all(self, records: list[CallRecord | None]) -> None:
@@ -225,9 +244,15 @@ class OtelCostLogger(CustomLogger):
         if not self._seen.first_time(record):
             self._count("repeated")
             return
-        emit_span(self._tracer(), record, genai=self._settings.genai_spans)
+        if self._budgets is None:
+            emit_span(self._tracer(), record, genai=self._settings.genai_spans)
+        else:
+            with self._budgets.settled(self._durable(), record) as settled:
+                emit_span(self._tracer(), settled, genai=self._settings.genai_spans)
         self._expected.recorded(record.call_id)
         self._count("recorded")
+        if record.cost_source == UNPRICED:
+            self._count("unpriced")
 
     def _provider(self) -> TracerProvider:
         provider = self._tracer_provider or get_tracer_provider()
@@ -261,6 +286,13 @@ class OtelCostLogger(CustomLogger):
 
     def _record_pending_at_exit(self) -> None:
         self._guarded(lambda: self._emit_all(list(self._pending.overdue(everything=True))))
+
+
+def _price_book(settings: Settings) -> WatchedBook | None:
+    try:
+        return WatchedBook(settings.prices_file) if settings.prices_file else None
+    except PriceBookError as error:
+        raise SettingsError(f"{PRICES_FILE}: {error}") from error
 
 
 def _behind_proxy() -> bool:

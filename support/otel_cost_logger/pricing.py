@@ -31,6 +31,7 @@ NOT_CHARGED = "not_charged"  # no token was counted, so there is nothing to pric
 
 _COST_MAP_VERSION = f"litellm-{version('litellm')}"
 _MAX_USD = 9e9  # in nano-dollars just under 2**63: OTLP carries integers as int64
+_MAX_NANO_USD = int(_MAX_USD) * 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,25 @@ def cost_of(payload: Mapping[Any, Any], litellm_params: Mapping[Any, Any], *, us
         return Cost(nano_usd, CUSTOM_PRICE, _version_of(_prices(litellm_params)))
     # The map gives 0.0, not "unknown", for a model that it does not have.
     return Cost(nano_usd, COST_MAP, _COST_MAP_VERSION) if nano_usd else Cost(0, UNPRICED, None)
+
+
+def cost_by_book(
+    book: PriceBook,
+    model: str,
+    served: str | None,
+    at_ns: int,
+    *,
+    prompt_tokens: int,
+    completion_tokens: int,
+    cached_tokens: int,
+) -> Cost | None:
+    """The cost of a call that began at ``at_ns`` and used these tokens, by the price book; None where that has no price
+    for it. See `PriceBook.find` and `Price.nano_usd`. An amount that no record can carry counts as unpriced."""
+    entry = book.find(model, served, at_ns)
+    if entry is None:
+        return None
+    nano_usd = entry.price.nano_usd(prompt_tokens, completion_tokens, cached_tokens)
+    return Cost(nano_usd, PRICE_BOOK, book.version) if nano_usd <= _MAX_NANO_USD else Cost(0, UNPRICED, None)
 
 
 def price_for(

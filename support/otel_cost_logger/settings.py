@@ -13,6 +13,7 @@ engine. The others are ours:
 - ``OTEL_COST_LOGGER_PROCESSOR`` (simple, batch or durable) says how spans reach the exporter.
 - ``OTEL_COST_LOGGER_BUDGETS_FILE`` names what each tenant may spend (see `budgets`); it needs a ledger.
 - ``OTEL_COST_LOGGER_BUDGETS_ON_ERROR`` (refuse or admit) says what becomes of calls whose budget cannot be asked.
+- ``OTEL_COST_LOGGER_PRICES_FILE`` is the price book (see `prices.reading`).
 - ``OTEL_COST_LOGGER_ERROR_MESSAGES`` (true keeps the text of errors, which may quote a prompt).
 """
 
@@ -38,6 +39,7 @@ BATCH = "batch"
 DURABLE = "durable"
 
 LEDGER_FILE = "OTEL_COST_LOGGER_LEDGER_FILE"
+PRICES_FILE = "OTEL_COST_LOGGER_PRICES_FILE"
 _LEDGER_SYNC = "OTEL_COST_LOGGER_LEDGER_SYNC"
 _LEDGER_DAYS = "OTEL_COST_LOGGER_LEDGER_DAYS"
 BUDGETS_FILE = "OTEL_COST_LOGGER_BUDGETS_FILE"
@@ -72,8 +74,8 @@ class Settings:
     batches). ``genai_spans`` gives spans the name and kind of the OpenTelemetry GenAI conventions. With ``propagate``
     the engine is told the cost span's trace context. ``ledger`` describes the file of the durable processor, and is
     there if and only if that one is chosen. ``metrics_protocol`` is the OTLP protocol of the plugin's own metrics; None
-    sends none. ``budgets_file`` says what tenants may spend; a call whose budget the ledger cannot tell is met with
-    ``budgets_on_error``, ``refuse`` or ``admit``.
+    sends none. ``prices_file`` is the price book, where there is one. ``budgets_file`` says what tenants may spend; a
+    call whose budget the ledger cannot tell is met with ``budgets_on_error``, ``refuse`` or ``admit``.
     """
 
     exporters: tuple[str, ...] = (CONSOLE,)
@@ -86,6 +88,7 @@ class Settings:
     metrics_protocol: str | None = None
     budgets_file: Path | None = None
     budgets_on_error: str = REFUSE
+    prices_file: Path | None = None
 
     def __post_init__(self) -> None:
         if (self.processor == DURABLE) != (self.ledger is not None):
@@ -111,6 +114,7 @@ class Settings:
             raise SettingsError(f"{_PROCESSOR}={DURABLE!r} needs {LEDGER_FILE}, the file to write to")
         propagators = {name.strip() for name in env.get("OTEL_PROPAGATORS", _TRACE_CONTEXT).split(",")}
         opt_in = {value.strip() for value in env.get("OTEL_SEMCONV_STABILITY_OPT_IN", "").split(",")}
+        prices_file = env.get(PRICES_FILE, "").strip()
         messages = env.get("OTEL_COST_LOGGER_ERROR_MESSAGES", "false").lower()
         return cls(
             exporters=tuple(name for name in dict.fromkeys(names or [CONSOLE]) if name != NONE),
@@ -123,6 +127,7 @@ class Settings:
             metrics_protocol=_metrics_protocol(env),
             budgets_file=Path(budgets).absolute() if (budgets := env.get(BUDGETS_FILE, "").strip()) else None,
             budgets_on_error=_check(_BUDGETS_ON_ERROR, env.get(_BUDGETS_ON_ERROR) or REFUSE, (REFUSE, ADMIT)),
+            prices_file=Path(prices_file).absolute() if prices_file else None,
         )
 
 

@@ -59,7 +59,9 @@ def read_budgets(path: Path) -> BudgetBook:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
-        raise BudgetsFileError(f"budgets file {path}{line}: not valid YAML: {error.problem or error.context}") from error
+        raise BudgetsFileError(
+            f"budgets file {path}{line}: not valid YAML: {error.problem or error.context}"
+        ) from error
     except (yaml.YAMLError, RecursionError) as error:
         raise BudgetsFileError(f"budgets file {path}: not valid YAML: {error}") from error
     return _Reader(path).book(root)

@@ -100,18 +100,21 @@ class Gate:
         tenants = book.of_tenant(tenant_id) if book else []
         return [*tenants, *self._keys.get((tenant_id, key_alias or ""), ())]
 
-    async def admit(self, writer: LedgerWriter | None, call: CallInFlight, budgets: list[Budget]) -> bool:
-        """Return when ``call`` may be dispatched; True when it is noted in the ledger, with its reservation.
+    async def admit(
+        self, writer: LedgerWriter | None, call: CallInFlight, budgets: list[Budget], *, leaves_record: bool = True
+    ) -> bool:
+        """Return when ``call`` may be dispatched; True when it is noted in the ledger, with its reservation. One that
+        ``leaves_record`` says will leave none is not noted.
 
         Raises `BudgetExceeded`, `BudgetReserved` or `BudgetUnknown` (see `refusal`), and nothing else.
         """
         began = time.monotonic()
         async with self._turns.turn((call.tenant_id, call.key_alias)):
             while True:
-                admitted, found = self._asked(writer, call, budgets)
+                admitted, found = self._asked(writer, call, budgets, leaves_record)
                 waited = time.monotonic() - began
                 if admitted:
-                    return True
+                    return leaves_record
                 if found:
                     self._may_wait(call.tenant_id, found, waited, call.reserved_nano_usd or 0)
                 elif waited >= self._file_seconds:
@@ -120,7 +123,7 @@ class Gate:
                 await asyncio.sleep(_LOOK_SECONDS)
 
     def _asked(
-        self, writer: LedgerWriter | None, call: CallInFlight, budgets: list[Budget]
+        self, writer: LedgerWriter | None, call: CallInFlight, budgets: list[Budget], note: bool
     ) -> tuple[bool, list[Standing]]:
         """Whether ``call`` is admitted, and how its budgets stand; that is empty when the ledger cannot be asked."""
         admitted, found = False, list[Standing]()
@@ -129,7 +132,7 @@ class Gate:
             nonlocal admitted, found
             found = standings(connection, budgets, self._clock())
             admitted = all(standing.has_room_for(call.reserved_nano_usd or 0) for standing in found)
-            if admitted and writer is not None:
+            if admitted and note and writer is not None:
                 writer.note_call(connection, call)
 
         if writer is None or not writer.transact(decide):

@@ -1,0 +1,83 @@
+"""What the logger's hooks ask of budgets: may this call begin, and what does its record leave over."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from otel_cost_logger.budgets.book import BudgetsFileError, read_budgets
+from otel_cost_logger.budgets.bound import bound_of
+from otel_cost_logger.budgets.gate import Gate
+from otel_cost_logger.last_good import LastGood
+from otel_cost_logger.ledger.writer import CallInFlight
+from otel_cost_logger.record import UNKNOWN, CallRecord, clean, is_llm_call, tenant_of_key
+from otel_cost_logger.settings import BUDGETS_FILE, Settings, SettingsError
+
+if TYPE_CHECKING:
+    from otel_cost_logger.durable import DurableSpanProcessor
+    from otel_cost_logger.prices.watched import WatchedBook
+
+_EMBEDDING = frozenset({"embedding", "aembedding"})
+_log = logging.getLogger(__name__)
+
+
+class Enforcement:
+    """Holds calls to the budgets of a `Gate`, with prices from ``prices`` and LiteLLM."""
+
+    def __init__(self, gate: Gate, prices: WatchedBook | None = None) -> None:
+        self.gate = gate
+        self._prices = prices
+
+    @classmethod
+    def of(cls, settings: Settings, prices: WatchedBook | None) -> Enforcement | None:
+        """As ``settings`` want it; None where there are no budgets. Raises `SettingsError` for a file that cannot be
+        used."""
+        if settings.budgets_file is None:
+            return None
+        try:
+            book = LastGood(settings.budgets_file, read_budgets)
+        except BudgetsFileError as error:
+            raise SettingsError(f"{BUDGETS_FILE}: {error}") from error
+        return cls(Gate(lambda: book.value, _key_limits, without_ledger=settings.budgets_on_error), prices)
+
+    async def admit(
+        self, durable: DurableSpanProcessor | None, user_api_key_dict: Any, request: Any, call_type: Any
+    ) -> bool:
+        """Return when the proxied call ``request`` may be dispatched; True when it is noted in the ledger.
+
+        Raises one of the errors in `refusal`, and nothing else.
+        """
+        tenant = tenant_of_key(user_api_key_dict)
+        alias = clean(getattr(user_api_key_dict, "key_alias", None)) or None
+        key_hash = getattr(user_api_key_dict, "api_key", None)
+        budgets = self.gate.budgets_of(tenant, alias, key_hash if isinstance(key_hash, str) else None)
+        if not budgets:
+            return False
+        bound = self._bound(request, call_type)
+        call_id, model = clean(request.get("litellm_call_id")) or UNKNOWN, clean(request.get("model"))
+        call = CallInFlight(call_id, tenant, model, alias, bound)
+        writer = durable.writer if durable is not None else None
+        return await self.gate.admit(writer, call, budgets, leaves_record=is_llm_call(call_type))
+
+    def _bound(self, request: Mapping[str, Any], call_type: Any) -> int:
+        if not is_llm_call(call_type):
+            return 0
+        try:
+            book = self._prices.book() if self._prices is not None else None
+            return bound_of(request, book=book, with_output=call_type not in _EMBEDDING)
+        except Exception:  # whatever a caller writes into a request
+            _log.exception("what a call may cost could not be told; it is admitted as one that may cost nothing")
+            return 0
+
+    @contextmanager
+    def settled(self, durable: DurableSpanProcessor | None, record: CallRecord) -> Iterator[CallRecord]:
+        """See `Gate.settled`."""
+        with self.gate.settled(durable.writer if durable is not None else None, record) as settled:
+            yield settled
+
+
+def _key_limits(_: str) -> Mapping[str, Decimal]:
+    return {}  # until keys have budgets
