@@ -30,6 +30,7 @@ _OUTPUT_FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _CHOICE_FIELDS = ("n", "best_of")
 _FALLBACK_FIELDS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "default_fallbacks")
 _MAX_TOKENS = 10**9  # no engine has a longer context
+MAX_BOUND = 10**17  # nano-USD, more than any budget: whoever asks for so much goes alone
 
 
 def bound_of(request: Mapping[str, Any], *, book: PriceBook | None, with_output: bool) -> int:
@@ -52,7 +53,7 @@ def bound_of(request: Mapping[str, Any], *, book: PriceBook | None, with_output:
         if price is not None:
             output = sequences * _output_tokens(body, params, info) if with_output else 0
             bounds.append(price.nano_usd(prompt, output))
-    return max(bounds)
+    return min(max(bounds), MAX_BOUND)
 
 
 def _merged(request: Mapping[str, Any]) -> dict[str, Any]:

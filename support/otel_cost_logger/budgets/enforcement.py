@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from otel_cost_logger.budgets.book import BudgetsFileError, read_budgets
-from otel_cost_logger.budgets.bound import bound_of
+from otel_cost_logger.budgets.bound import MAX_BOUND, bound_of
 from otel_cost_logger.budgets.gate import Gate
 from otel_cost_logger.last_good import LastGood
 from otel_cost_logger.ledger.writer import CallInFlight
@@ -69,8 +69,8 @@ class Enforcement:
             book = self._prices.book() if self._prices is not None else None
             return bound_of(request, book=book, with_output=call_type not in _EMBEDDING)
         except Exception:  # whatever a caller writes into a request
-            _log.exception("what a call may cost could not be told; it is admitted as one that may cost nothing")
-            return 0
+            _log.exception("what a call may cost could not be told; it goes alone")
+            return MAX_BOUND
 
     @contextmanager
     def settled(self, durable: DurableSpanProcessor | None, record: CallRecord) -> Iterator[CallRecord]:

@@ -54,9 +54,9 @@ class GateCounts:
 class Gate:
     """Admits calls as the limits in ``book()``, and those of the key, allow.
 
-    ``key_limits`` gives a key's own limits in US dollars by period, for its hash. ``without_ledger`` says what becomes of
-    a call when the ledger cannot be asked for five seconds: ``refuse`` or ``admit``. A call waits up to ``wait_seconds``
-    for others to settle. ``clock`` gives nanoseconds since the epoch.
+    ``key_limits`` gives a key's own limits in US dollars by period, for its hash. ``without_ledger`` says what becomes
+    of a call when the ledger cannot be asked for ``file_seconds``: ``refuse`` or ``admit``. A call waits up to
+    ``wait_seconds`` for others to settle. ``clock`` gives nanoseconds since the epoch.
     """
 
     def __init__(
@@ -135,7 +135,12 @@ class Gate:
             if admitted and note and writer is not None:
                 writer.note_call(connection, call)
 
-        if writer is None or not writer.transact(decide):
+        try:
+            asked = writer is not None and writer.transact(decide)
+        except Exception:  # the caller must not meet an error that nobody foresaw
+            _log.exception("the ledger could not be asked about a budget")
+            asked = False
+        if not asked:
             return False, []
         self._blind = False
         return admitted, found

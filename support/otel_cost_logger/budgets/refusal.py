@@ -20,9 +20,9 @@ class BudgetExceeded(ProxyException):  # type: ignore[misc]  # LiteLLM is untype
         budget, resets = standing.budget, standing.resets_at
         seconds = max(1, math.ceil((resets - datetime.fromtimestamp(now_ns / 1e9, UTC)).total_seconds()))
         super().__init__(
-            message=f"Budget exceeded: {budget.whose} has spent {usd(standing.spent)} of {usd(budget.nano_usd)} USD for "
-            f"the {budget.period} {standing.period} (UTC). The next {budget.period} begins at {_iso(resets)}; ask your "
-            "operator if you need more before.",
+            message=f"Budget exceeded: {budget.whose} has spent {usd(standing.spent)} of {usd(budget.nano_usd)} USD "
+            f"for the {budget.period} {standing.period} (UTC). The next {budget.period} begins at {_iso(resets)}; ask "
+            "your operator if you need more before.",
             type="budget_exceeded",
             param=None,
             code=429,

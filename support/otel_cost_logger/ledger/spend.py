@@ -97,8 +97,8 @@ def reserved(connection: sqlite3.Connection, tenant_id: str) -> dict[str, Reserv
     """
     found: dict[str, Reserved] = {}
     for alias, calls, nano_usd, *process in connection.execute(
-        "SELECT coalesce(c.key_alias, ''), count(*), sum(c.reserved_nano_usd), p.pid, p.pid_started, p.host, p.ended_ns "
-        "FROM calls_in_flight c LEFT JOIN processes p ON p.id = c.process "
+        "SELECT coalesce(c.key_alias, ''), count(*), sum(c.reserved_nano_usd), "
+        "p.pid, p.pid_started, p.host, p.ended_ns FROM calls_in_flight c LEFT JOIN processes p ON p.id = c.process "
         "WHERE c.tenant_id = ? AND c.reserved_nano_usd > 0 AND c.began_ns > ? GROUP BY c.process, c.key_alias",
         (tenant_id, time.time_ns() - LOST_AFTER_NS),
     ):

@@ -134,16 +134,8 @@ class LedgerWriter:
     def note_call(self, connection: sqlite3.Connection, call: CallInFlight) -> None:
         """Note in a `transact` that ``call`` begins."""
         process = self._process[1] if self._process else 0
-        row = (
-            process,
-            call.call_id,
-            call.tenant_id,
-            call.model,
-            time.time_ns(),
-            call.key_alias,
-            call.reserved_nano_usd,
-        )
-        connection.execute(_CALL_BEGINS, row)
+        held = (call.key_alias, call.reserved_nano_usd)
+        connection.execute(_CALL_BEGINS, (process, call.call_id, call.tenant_id, call.model, time.time_ns(), *held))
         connection.execute(_CALL_SEEN, (process, *self._who, time.time_ns()))
 
     # From the background thread.
