@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otel_cost_logger.budgets.book import BudgetsFileError, read_budgets
 from otel_cost_logger.budgets.bound import MAX_BOUND, bound_of
 from otel_cost_logger.budgets.gate import Gate
+from otel_cost_logger.keys.entries import KeysFileError
+from otel_cost_logger.keys.file import KEYS_FILE_VARIABLE, read_keys
+from otel_cost_logger.keys.ring import key_of
 from otel_cost_logger.last_good import LastGood
 from otel_cost_logger.ledger.writer import CallInFlight
 from otel_cost_logger.record import UNKNOWN, CallRecord, clean, is_llm_call, tenant_of_key
-from otel_cost_logger.settings import BUDGETS_FILE, Settings, SettingsError
+from otel_cost_logger.settings import BUDGETS_FILE, LEDGER_FILE, Settings, SettingsError
 
 if TYPE_CHECKING:
     from otel_cost_logger.durable import DurableSpanProcessor
@@ -33,15 +38,25 @@ class Enforcement:
 
     @classmethod
     def of(cls, settings: Settings, prices: WatchedBook | None) -> Enforcement | None:
-        """As ``settings`` want it; None where there are no budgets. Raises `SettingsError` for a file that cannot be
-        used."""
-        if settings.budgets_file is None:
+        """As ``settings`` want it; None where there are neither budgets nor keys that may have some.
+
+        Raises `SettingsError` for a file that cannot be used, and for budgets without a ledger.
+        """
+        keys_file = os.environ.get(KEYS_FILE_VARIABLE)
+        if keys_file and settings.ledger is None:
+            _require_no_budget(Path(keys_file))
+        book = None
+        if settings.budgets_file is not None:
+            try:
+                book = LastGood(settings.budgets_file, read_budgets)
+            except BudgetsFileError as error:
+                raise SettingsError(f"{BUDGETS_FILE}: {error}") from error
+        elif not keys_file:
             return None
-        try:
-            book = LastGood(settings.budgets_file, read_budgets)
-        except BudgetsFileError as error:
-            raise SettingsError(f"{BUDGETS_FILE}: {error}") from error
-        return cls(Gate(lambda: book.value, _key_limits, without_ledger=settings.budgets_on_error), prices)
+        gate = Gate(
+            lambda: book.value if book is not None else None, _key_limits, without_ledger=settings.budgets_on_error
+        )
+        return cls(gate, prices)
 
     async def admit(
         self, durable: DurableSpanProcessor | None, user_api_key_dict: Any, request: Any, call_type: Any
@@ -79,5 +94,18 @@ class Enforcement:
             yield settled
 
 
-def _key_limits(_: str) -> Mapping[str, Decimal]:
-    return {}  # until keys have budgets
+def _key_limits(sha256: str) -> Mapping[str, Decimal]:
+    key = key_of(sha256)
+    return key.budget_usd if key is not None else {}
+
+
+def _require_no_budget(keys_file: Path) -> None:
+    try:
+        keys = read_keys(keys_file)
+    except KeysFileError:
+        return  # it may still be on its way; `auth` tells
+    if limited := [key.alias for key in keys.values() if key.budget_usd]:
+        raise SettingsError(
+            f"{keys_file}: the key {limited[0]} has a budget, but {LEDGER_FILE} is not set: budgets are kept in the "
+            "ledger"
+        )

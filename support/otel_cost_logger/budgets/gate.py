@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from otel_cost_logger.budgets.book import BudgetBook
 from otel_cost_logger.budgets.budget import PERIODS, Budget, Standing, standings
 from otel_cost_logger.budgets.turns import Turns
-from otel_cost_logger.ledger.file import FileLock
+from otel_cost_logger.file_lock import locked
 from otel_cost_logger.ledger.spend import day_of, spent, with_spend
 from otel_cost_logger.ledger.writer import CallInFlight, LedgerWriter
 from otel_cost_logger.settings import REFUSE
@@ -227,11 +227,8 @@ class _Alone:
 
     @contextmanager
     def held(self, ledger: Path) -> Iterator[None]:
-        with self._threads, FileLock(ledger.with_name(f"{ledger.name}.settling-lock")) as lock:
-            deadline = time.monotonic() + _ALONE_SECONDS
-            try:
-                while not lock.take() and time.monotonic() < deadline:
-                    time.sleep(0.0005)
-            except OSError:  # then the ledger cannot be written either
-                pass
+        with self._threads, ExitStack() as stack:
+            # Not in time, or no such file: then the ledger is in trouble, too.
+            with suppress(TimeoutError, OSError):
+                stack.enter_context(locked(ledger.with_name(f"{ledger.name}.settling-lock"), _ALONE_SECONDS))
             yield
