@@ -24,10 +24,12 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Tracer
 
 from otel_cost_logger.budgets.enforcement import Enforcement
+from otel_cost_logger.budgets.gate import with_remaining
+from otel_cost_logger.budgets.manager import ManagedBudgets
 from otel_cost_logger.expected import Expected
 from otel_cost_logger.ids import PlannedIds
 from otel_cost_logger.inflight import InFlight
-from otel_cost_logger.metrics import publish_calls
+from otel_cost_logger.metrics import publish_budgets, publish_calls
 from otel_cost_logger.once import PendingFailures, Seen
 from otel_cost_logger.prices.reading import PriceBookError
 from otel_cost_logger.prices.watched import WatchedBook
@@ -48,6 +50,8 @@ from otel_cost_logger.span import emit_span
 from otel_cost_logger.upstream import with_stream_usage, with_trace_context
 
 if TYPE_CHECKING:
+    from litellm import BudgetManager
+
     from otel_cost_logger.durable import DurableSpanProcessor
 
 _log = logging.getLogger(__name__)
@@ -75,14 +79,20 @@ class OtelCostLogger(CustomLogger):
     ``settings`` default to the environment (see `settings`); raises `settings.SettingsError` when a variable
     has a value that cannot be used or the price book is broken, so that a misconfigured proxy stops at its start.
     ``tracer_provider`` defaults to this process's private one; the engine's spans join the cost spans of one that
-    `provider.build_provider` made.
+    `provider.build_provider` made. ``budget_manager`` is charged with what each call cost (see `budgets.manager`).
     """
 
-    def __init__(self, settings: Settings | None = None, tracer_provider: TracerProvider | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        tracer_provider: TracerProvider | None = None,
+        budget_manager: BudgetManager | None = None,
+    ) -> None:
         super().__init__()
         self._settings = settings or Settings.from_environment()
         self._tracer_provider = tracer_provider
         self._prices = _price_book(self._settings)
+        self._managed = ManagedBudgets(budget_manager) if budget_manager is not None else None
         self._budgets = Enforcement.of(self._settings, self._prices)
         self._seen = Seen()
         self._attempted = Seen()
@@ -95,6 +105,8 @@ class OtelCostLogger(CustomLogger):
         self._measured_by: TracerProvider | None = None
         if self._settings.ledger is not None and _behind_proxy():
             self._tracer()  # what an earlier process left in the ledger need not wait for the first call
+            if self._budgets is not None:
+                self._budgets.prepare(self._durable())
 
     @property
     def counts(self) -> Counts:
@@ -244,6 +256,8 @@ class OtelCostLogger(CustomLogger):
         if not self._seen.first_time(record):
             self._count("repeated")
             return
+        if self._managed is not None and (left := self._managed.charge(record)) is not None:
+            record = with_remaining(record, left)
         if self._budgets is None:
             emit_span(self._tracer(), record, genai=self._settings.genai_spans)
         else:
@@ -260,6 +274,8 @@ class OtelCostLogger(CustomLogger):
             self._measured_by = provider
             if isinstance(provider, CostTracerProvider) and provider.meter_provider is not None:
                 publish_calls(self, provider.meter_provider)
+                if self._budgets is not None and provider.durable is not None:
+                    publish_budgets(self._budgets.gate, provider.durable.writer, provider.meter_provider)
         return provider
 
     def _tracer(self) -> Tracer:

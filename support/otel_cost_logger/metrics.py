@@ -8,6 +8,12 @@ Of this process's calls, by the proxy's own hooks:
 - ``llm.calls.unpriced`` (counter): records of calls that used tokens and that nobody had a price for.
 - ``llm.calls.missing`` (gauge): calls that were seen, have ended and left no record. Above 0 is an alarm.
 
+Of budgets (see `budgets`), by ``llm.tenant_id``:
+
+- ``llm.budget.calls`` (counter) by ``state``: exceeded and reserved were refused with 429, unknown with 503,
+  unchecked were admitted although the ledger could not be asked.
+- ``llm.budget.remaining`` (gauge, in US dollars) by ``period`` and, for a key's own, ``llm.key_alias``.
+
 Of the ledger, by ``llm.ledger.file``; what a process does is its own, what is in the file every worker reports:
 
 - ``llm.ledger.spans`` (counter) by ``state``: written, lost (in no file: an alarm), exported, dead, pruned.
@@ -23,6 +29,7 @@ import os
 import uuid
 import weakref
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter_provider
@@ -33,7 +40,9 @@ from opentelemetry.sdk.resources import PROCESS_PID, SERVICE_INSTANCE_ID, Resour
 from otel_cost_logger.settings import GRPC
 
 if TYPE_CHECKING:
+    from otel_cost_logger.budgets.gate import Gate
     from otel_cost_logger.durable import DurableSpanProcessor
+    from otel_cost_logger.ledger.writer import LedgerWriter
     from otel_cost_logger.logger import OtelCostLogger
 
 _SCOPE = "litellm.cost_attribution"
@@ -85,6 +94,36 @@ def publish_calls(logger: OtelCostLogger, meter_provider: MeterProvider) -> None
     ):
         meter.create_observable_counter(f"llm.calls.{name}", one(name), "{call}", words)
     meter.create_observable_gauge("llm.calls.missing", one("missing"), "{call}", "Calls that left no record")
+
+
+def publish_budgets(gate: Gate, writer: LedgerWriter, meter_provider: MeterProvider) -> None:
+    """Show what became of calls at ``gate``, and how its budgets stand in the ledger of ``writer``, as long as the gate
+    lives."""
+    meter = meter_provider.get_meter(_SCOPE)
+
+    def calls(living: Gate) -> Iterable[Observation]:
+        states = asdict(living.counts).items()
+        return [
+            Observation(number, {"llm.tenant_id": tenant, "state": state})
+            for state, tenants in states
+            for tenant, number in tenants.items()
+        ]
+
+    def remaining(living: Gate) -> Iterable[Observation]:
+        for standing in living.standings(writer):
+            budget = standing.budget
+            key = {} if budget.key_alias is None else {"llm.key_alias": budget.key_alias}
+            yield Observation(standing.left / 1e9, {"llm.tenant_id": budget.tenant_id, "period": budget.period, **key})
+
+    meter.create_observable_counter(
+        "llm.budget.calls",
+        [_while_alive(gate, calls)],
+        "{call}",
+        "Calls that a budget met with something else than yes",
+    )
+    meter.create_observable_gauge(
+        "llm.budget.remaining", [_while_alive(gate, remaining)], "USD", "What records leave of a budget"
+    )
 
 
 def build_meter_provider(protocol: str, resource: Resource) -> SdkMeterProvider:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import litellm
 
 from otel_cost_logger.prices.book import PriceBook
+from otel_cost_logger.prices.price import Price
 from otel_cost_logger.pricing import price_for
 
 DEFAULT_OUTPUT_TOKENS = 4096
@@ -30,30 +32,67 @@ _OUTPUT_FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _CHOICE_FIELDS = ("n", "best_of")
 _FALLBACK_FIELDS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "default_fallbacks")
 _MAX_TOKENS = 10**9  # no engine has a longer context
+_OFFER_SECONDS = 1.0
+_REMEMBERED = 1000  # model names
 MAX_BOUND = 10**17  # nano-USD, more than any budget: whoever asks for so much goes alone
 
 
-def bound_of(request: Mapping[str, Any], *, book: PriceBook | None, with_output: bool) -> int:
-    """The most that the call may cost, in billionths of a US dollar, at the dearest of the deployments that may serve
-    it; 0 when none has a price.
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """A deployment's price, the most tokens that it declares for an answer, and what it generates when nobody asks."""
 
-    ``request`` is the proxy's request data, ``book`` the price book, if there is one. ``with_output`` is False for
-    calls that generate no token.
-    """
-    body = _merged(request)
-    prompt = _TEMPLATE_TOKENS + sum(_tokens_in(body.get(field)) for field in _PROMPT_FIELDS)
-    sequences = _sequences(body)
-    model = str(request.get("model"))
-    now = time.time_ns()
-    bounds = [0]
-    for deployment in _deployments(model, request):
-        params, info = _mapping(deployment.get("litellm_params")), _mapping(deployment.get("model_info"))
-        served = _served(params)
-        price = price_for(model, served, {**params, "model_info": info}, now, book=book)
-        if price is not None:
-            output = sequences * _output_tokens(body, params, info) if with_output else 0
-            bounds.append(price.nano_usd(prompt, output))
-    return min(max(bounds), MAX_BOUND)
+    price: Price
+    declared: int | None
+    unasked: int
+
+
+class Bounds:
+    """Tells what calls may cost at most. ``book`` gives the price book in force, where there is one."""
+
+    def __init__(self, book: Callable[[], PriceBook | None]) -> None:
+        self._book = book
+        self._offers: dict[str, tuple[float, list[_Offer]]] = {}  # for a second: looking them up is the larger part
+
+    def of(self, request: Mapping[str, Any], *, with_output: bool) -> int:
+        """The most that the call may cost, in billionths of a US dollar, at the dearest of the deployments that may
+        serve it; 0 when none has a price.
+
+        ``request`` is the proxy's request data. ``with_output`` is False for calls that generate no token.
+        """
+        body = _merged(request)
+        prompt = _TEMPLATE_TOKENS + sum(_tokens_in(body.get(field)) for field in _PROMPT_FIELDS)
+        sequences = _sequences(body) if with_output else 0
+        asked = [number for field in _OUTPUT_FIELDS if (number := _number(body.get(field))) is not None]
+        bounds = [0]
+        for offer in self._offers_for(str(request.get("model")), request):
+            output = max(asked) if asked else offer.unasked
+            # What the model can do at all limits what a request may ask for.
+            output = output if offer.declared is None else min(output, offer.declared)
+            bounds.append(offer.price.nano_usd(prompt, sequences * output))
+        return min(max(bounds), MAX_BOUND)
+
+    def _offers_for(self, model: str, request: Mapping[str, Any]) -> list[_Offer]:
+        now = time.monotonic()
+        if any(request.get(field) for field in _FALLBACK_FIELDS):
+            return self._looked_up(model, everybody=True)
+        until, offers = self._offers.get(model, (0.0, []))
+        if now >= until:
+            if len(self._offers) >= _REMEMBERED:  # callers choose the names
+                self._offers.clear()
+            offers = self._looked_up(model, everybody=False)
+            self._offers[model] = (now + _OFFER_SECONDS, offers)
+        return offers
+
+    def _looked_up(self, model: str, *, everybody: bool) -> list[_Offer]:
+        book, now, found = self._book(), time.time_ns(), []
+        for deployment in _deployments(model, everybody=everybody):
+            params, info = _mapping(deployment.get("litellm_params")), _mapping(deployment.get("model_info"))
+            price = price_for(model, _served(params), {**params, "model_info": info}, now, book=book)
+            if price is not None:
+                declared = _number(info.get("max_output_tokens")) or _number(info.get("max_tokens"))
+                unasked = _number(params.get("max_tokens")) or declared or DEFAULT_OUTPUT_TOKENS
+                found.append(_Offer(price, declared, unasked))
+        return found
 
 
 def _merged(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,16 +113,6 @@ def _sequences(body: Mapping[str, Any]) -> int:
     return choices * max(1, len(prompt) if several and isinstance(prompt, list) else 1)
 
 
-def _output_tokens(body: Mapping[str, Any], params: Mapping[str, Any], info: Mapping[str, Any]) -> int:
-    """Per choice. What the model can do at all limits what a request may ask for."""
-    declared = _number(info.get("max_output_tokens")) or _number(info.get("max_tokens"))
-    asked = [number for field in _OUTPUT_FIELDS if (number := _number(body.get(field))) is not None]
-    given = max(asked) if asked else _number(params.get("max_tokens"))
-    if given is None:
-        return DEFAULT_OUTPUT_TOKENS if declared is None else declared
-    return given if declared is None else min(given, declared)
-
-
 def _tokens_in(value: Any) -> int:
     """At most so many tokens: bytes of text, one for each number (a token id), and some for each part."""
     if isinstance(value, str):
@@ -97,16 +126,16 @@ def _tokens_in(value: Any) -> int:
     return 1
 
 
-def _deployments(model: str, request: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    """Those that may serve the call.
+def _deployments(model: str, *, everybody: bool) -> Iterable[Mapping[str, Any]]:
+    """Those that may serve a call, or, with ``everybody``, one that names fallbacks.
 
-    A caller can name a deployment by its id, and name fallbacks; the operator's fallbacks may lead to another model,
-    too. Where the name alone does not say who serves, all deployments may.
+    The operator's fallbacks may lead to another model, too, and a caller can name a deployment by its id. Where the
+    name alone does not say who serves, all deployments may.
     """
     router = getattr(sys.modules.get("litellm.proxy.proxy_server"), "llm_router", None)
     if router is None:
         return [{"litellm_params": {"model": model}}]
-    if not any(request.get(field) or getattr(router, field, None) for field in _FALLBACK_FIELDS):
+    if not everybody and not any(getattr(router, field, None) for field in _FALLBACK_FIELDS):
         named = router.get_model_list(model_name=model)
         if named:
             return list(named)

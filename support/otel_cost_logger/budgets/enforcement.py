@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otel_cost_logger.budgets.book import BudgetsFileError, read_budgets
-from otel_cost_logger.budgets.bound import MAX_BOUND, bound_of
+from otel_cost_logger.budgets.bound import MAX_BOUND, Bounds
 from otel_cost_logger.budgets.gate import Gate
 from otel_cost_logger.keys.entries import KeysFileError
 from otel_cost_logger.keys.file import KEYS_FILE_VARIABLE, read_keys
@@ -34,7 +34,7 @@ class Enforcement:
 
     def __init__(self, gate: Gate, prices: WatchedBook | None = None) -> None:
         self.gate = gate
-        self._prices = prices
+        self._bounds = Bounds(lambda: prices.book() if prices is not None else None)
 
     @classmethod
     def of(cls, settings: Settings, prices: WatchedBook | None) -> Enforcement | None:
@@ -57,6 +57,11 @@ class Enforcement:
             lambda: book.value if book is not None else None, _key_limits, without_ledger=settings.budgets_on_error
         )
         return cls(gate, prices)
+
+    def prepare(self, durable: DurableSpanProcessor | None) -> None:
+        """See `Gate.prepare`."""
+        if durable is not None:
+            self.gate.prepare(durable.writer)
 
     async def admit(
         self, durable: DurableSpanProcessor | None, user_api_key_dict: Any, request: Any, call_type: Any
@@ -81,8 +86,7 @@ class Enforcement:
         if not is_llm_call(call_type):
             return 0
         try:
-            book = self._prices.book() if self._prices is not None else None
-            return bound_of(request, book=book, with_output=call_type not in _EMBEDDING)
+            return self._bounds.of(request, with_output=call_type not in _EMBEDDING)
         except Exception:  # whatever a caller writes into a request
             _log.exception("what a call may cost could not be told; it goes alone")
             return MAX_BOUND

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otel_cost_logger.budgets.book import BudgetBook
-from otel_cost_logger.budgets.budget import PERIODS, Budget, Standing, standings
+from otel_cost_logger.budgets.budget import DAY, PERIODS, Budget, Standing, standings
 from otel_cost_logger.budgets.turns import Turns
 from otel_cost_logger.file_lock import locked
 from otel_cost_logger.ledger.spend import day_of, spent, with_spend
@@ -183,6 +183,11 @@ class Gate:
         with self._alone.held(writer.path):
             left = _left(writer, budgets, record.end_ns)
             yield record if left is None else with_remaining(record, (left - record.cost_nano_usd) / 1e9)
+
+    def prepare(self, writer: LedgerWriter) -> None:
+        """Make what the ledger has to keep for budgets, if there are any: from a long ledger that takes seconds."""
+        if self._book() is not None:
+            writer.transact(lambda connection: standings(connection, [Budget("", DAY, 0)], self._clock()))
 
     def standings(self, writer: LedgerWriter) -> list[Standing]:
         """How the budgets stand that the file names, and those of keys that this process has seen."""

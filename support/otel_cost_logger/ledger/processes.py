@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import lru_cache
 from pathlib import Path
 
 _STARTED = 19  # among the fields of /proc/PID/stat behind the program's name, see proc(5)
@@ -26,9 +27,19 @@ def is_gone(pid: int | None, pid_started: int | None, host: str | None, ended_ns
     """True when the process of a row of the ledger's table ``processes`` has ended; one on another host may live."""
     if ended_ns is not None or pid is None:
         return True
-    if host != socket.gethostname():
+    if host != socket.gethostname() or (pid, pid_started) == this_process():
         return False
     return not _exists(pid) if pid_started is None else started(pid) != pid_started
+
+
+def this_process() -> tuple[int, int | None]:
+    """The id of this process, and when it started."""
+    return _with_start(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _with_start(pid: int) -> tuple[int, int | None]:
+    return pid, started(pid)
 
 
 def _exists(pid: int) -> bool:

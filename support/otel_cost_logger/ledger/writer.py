@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import socket
 import sqlite3
 import threading
@@ -22,7 +21,7 @@ from pathlib import Path
 
 from otel_cost_logger.ledger.file import FileIdentity, LedgerError, identity, is_broken, move_aside, open_for_writing
 from otel_cost_logger.ledger.group_commit import GroupCommit
-from otel_cost_logger.ledger.processes import started
+from otel_cost_logger.ledger.processes import this_process
 from otel_cost_logger.ledger.schema import COLUMNS, INSERT_SPAN
 from otel_cost_logger.ledger.stored_span import StoredSpan
 
@@ -84,7 +83,7 @@ class LedgerWriter:
         self._lock = threading.RLock()  # of the file
         self._memory = threading.Lock()  # of what waits for it: held for a moment only
         self._backlog: deque[StoredSpan] = deque()
-        self._who = (os.getpid(), started(os.getpid()), socket.gethostname())
+        self._who = (*this_process(), socket.gethostname())
         self._troubled = False
         self._written = self._lost = self._replaced = 0
         self._unwritten = self._unwritten_noted = 0  # spans that are in no file, lost or not
