@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otel_cost_logger.budgets.book import BudgetBook
-from otel_cost_logger.budgets.budget import DAY, PERIODS, Budget, Standing, standings
+from otel_cost_logger.budgets.budget import DAY, MONTH, PERIODS, Budget, Standing, standings
 from otel_cost_logger.budgets.turns import Turns
 from otel_cost_logger.file_lock import locked
 from otel_cost_logger.ledger.spend import day_of, spent, with_spend
@@ -151,7 +151,8 @@ class Gate:
 
         if exhausted := [standing for standing in found if standing.exhausted]:
             self._counters["exceeded"][tenant_id] += 1
-            raise BudgetExceeded(max(exhausted, key=lambda standing: standing.resets_at), self._clock())
+            last = max(exhausted, key=lambda standing: (standing.resets_at, standing.budget.period == MONTH))
+            raise BudgetExceeded(last, self._clock())
         if waited >= self._wait_seconds:
             self._counters["reserved"][tenant_id] += 1
             raise BudgetReserved(next(one for one in found if not one.has_room_for(bound)), self._wait_seconds)
