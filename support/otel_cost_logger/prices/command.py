@@ -126,13 +126,21 @@ def _derive(arguments: argparse.Namespace) -> int:
     if arguments.out is None:
         print(text, end="")
         return 0
-    try:
-        with arguments.out.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError as error:
-        raise DeriveError(f"{arguments.out} exists; name a new file") from error
+    _write_new(arguments.out, text)
     print(f"{text}# written to {arguments.out}")
     return 0
+
+
+def _write_new(path: Path, text: str) -> None:
+    """Whole or not at all, and never over another file."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.link(part, path)  # where a rename would replace a file, a link fails
+    except FileExistsError as error:
+        raise DeriveError(f"{path} exists; name a new file") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _moment(text: str) -> int:

@@ -146,7 +146,8 @@ def read_result(path: Path, *, anyway: bool = False) -> Measured:
         input_len=int(lengths[0] or 0),
         output_len=int(lengths[1] or 0),
         concurrency=int(lengths[2] or 0),
-        engine=" ".join(str(engine[name]) for name in ("kind", "version", "shape", "device") if engine.get(name)),
+        engine=" ".join(str(engine[name]) for name in ("kind", "version", "shape", "device") if engine.get(name))
+        + (" in eager mode" if engine.get("eager") else ""),
         reservations=(*(f"NOT FOR QUOTING: {reason}" for reason in reasons), *_words(validity.get("caveats"))),
     )
 
