@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -207,7 +207,7 @@ class Gate:
 def with_remaining(record: CallRecord, usd: float) -> CallRecord:
     """``record`` with ``usd`` left of a budget, unless another has less."""
     known = record.budget_remaining_usd
-    return replace(record, budget_remaining_usd=usd if known is None else min(known, usd))
+    return record._replace(budget_remaining_usd=usd if known is None else min(known, usd))
 
 
 def _left(writer: LedgerWriter, budgets: list[Budget], moment_ns: int) -> int | None:

@@ -76,11 +76,11 @@ def test_a_broken_file_keeps_the_last_good_book_and_says_so_once(
 
 
 def test_between_two_looks_the_file_is_left_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 1000.0
-    monkeypatch.setattr("otel_cost_logger.prices.watched.time.monotonic", lambda: now)
+    clock = [1000.0]
+    monkeypatch.setattr("otel_cost_logger.prices.watched.time.monotonic", lambda: clock[0])
     book = WatchedBook(path)
     with mock.patch.object(Path, "stat", autospec=True, side_effect=os.stat) as looks:
-        for now in (1000.0, 1000.5, 1000.9, 1001.0, 1001.5, 1001.9, 1002.0):
+        for clock[0] in (1000.0, 1000.5, 1000.9, 1001.0, 1001.5, 1001.9, 1002.0):
             for _ in range(100):
                 book.book()
     assert looks.call_count == 2
