@@ -211,6 +211,25 @@ def calls_timeline(spans: pd.DataFrame) -> Figure:
     return _finished(figure)
 
 
+def budget_left(spans: pd.DataFrame, budget_usd: float) -> Figure:
+    """What each call left of a budget of ``budget_usd`` US dollars, in the order of the rows, and which were refused."""
+    _require_rows(spans)
+    numbers = np.arange(1, len(spans) + 1)
+    left = spans["budget_remaining_usd"].to_numpy(float)
+    refused = ~spans["success"].to_numpy(bool)
+    with _style():
+        figure, axes = plt.subplots(figsize=(8, 3.2))
+        axes.step([0, *numbers], [budget_usd, *left], where="post", color=OKABE_ITO[0])
+        axes.plot(numbers[~refused], left[~refused], "o", color=OKABE_ITO[0], label="answered")
+        axes.plot(numbers[refused], left[refused], "X", color=OKABE_ITO[5], markersize=8, label="refused with 429")
+        axes.set(xlabel="Call", ylabel="Left of the budget (USD)", xlim=(0, len(spans) + 1))
+        axes.set_title("What each call left of the budget")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_ylim(min(0.0, float(left.min())) - 0.04 * budget_usd, 1.05 * budget_usd)
+        axes.legend(loc="upper right")
+        return _finished(figure)
+
+
 @contextmanager
 def _style() -> Iterator[None]:
     with mpl.rc_context(STYLE):
