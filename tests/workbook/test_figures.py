@@ -220,3 +220,13 @@ def test_a_figure_is_shown_once_and_leaves_no_setting(spans: pd.DataFrame) -> No
     figures.cost(spans)
     assert plt.get_fignums() == []
     assert (mpl.rcParams["font.size"], mpl.rcParams["hatch.linewidth"]) == size
+
+
+def test_a_budget_goes_down_to_where_calls_are_refused(spans: pd.DataFrame) -> None:
+    calls = spans.assign(budget_remaining_usd=[0.5, 0.4, 0.3, 0.3, 0.1, -0.1])
+    (axes,) = figures.budget_left(calls, 0.6).axes
+    stairs, answered, refused = axes.lines
+    assert list(stairs.get_ydata()) == [0.6, 0.5, 0.4, 0.3, 0.3, 0.1, -0.1]
+    assert list(answered.get_xdata()) == [1, 2, 3, 5, 6]
+    assert (list(refused.get_xdata()), list(refused.get_ydata())) == ([4], [0.3])
+    assert axes.get_ylim()[0] < -0.1
