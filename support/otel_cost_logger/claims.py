@@ -1,0 +1,59 @@
+"""Who a caller says it is: written down beside the authenticated tenant, and never used for money.
+
+A program may put its customer into ``user``, and an attacker somebody else's name: both are claims. Behind the proxy
+the key alone decides; what was claimed helps whoever looks into a dispute.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_METADATA = ("metadata", "litellm_metadata")
+_IN_METADATA = ("tenant_id", "tenant", "team_id", "team_alias", "user_id")
+_IN_BODY = ("tenant_id", "team_id", "user", "safety_identifier")
+_HEADERS = (
+    "x-litellm-customer-id",
+    "x-litellm-end-user-id",
+    "x-litellm-end-user",
+    "x-litellm-user-id",
+    "x-litellm-team-id",
+    "x-tenant-id",
+)
+_IN_BAGGAGE = re.compile(r"tenant|team|customer")
+_KEY = re.compile(r"sk-[\w-]{6,}")
+_MAX_VALUE = 100  # characters; a record has room for 256 of all claims together
+
+
+def claims_of(request: Mapping[Any, Any]) -> str | None:
+    """What ``request`` (LiteLLM's ``proxy_server_request``: headers and body) claims, as ``field=value, ...``.
+
+    None when it claims nothing. What looks like an API key is left out.
+    """
+    found = [f"{field}={_KEY.sub('sk-...', value[:_MAX_VALUE])}" for field, value in _claims(request) if value]
+    return ", ".join(found) or None
+
+
+def _claims(request: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:
+    body, headers = _mapping(request.get("body")), _mapping(request.get("headers"))
+    for field in _IN_BODY:
+        yield field, _text(body.get(field))
+    for name in _METADATA:
+        for field in _IN_METADATA:
+            yield f"{name}.{field}", _text(_mapping(body.get(name)).get(field))
+    by_name = {str(name).lower(): value for name, value in headers.items()}
+    for name in _HEADERS:
+        yield name, _text(by_name.get(name))
+    for item in _text(by_name.get("baggage")).split(","):
+        name, _, value = item.partition("=")
+        if _IN_BAGGAGE.search(name):
+            yield f"baggage.{name.strip()}", value.strip()
+
+
+def _mapping(value: object) -> Mapping[Any, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(value: object) -> str:
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
