@@ -21,7 +21,7 @@ class NotAllowed(ValueError):
 
 
 def remove_operators_fields(request: dict[str, Any], call_type: object) -> None:
-    """Take out of ``request`` (the proxy's data of an LLM call of LiteLLM's ``call_type``) what is the operator's to say.
+    """Take out of ``request`` (the proxy's data of a call of LiteLLM's ``call_type``) what is the operator's to say.
 
     Raises `NotAllowed` for a ``stream`` that is neither true nor false: vLLM takes 1 or "true" for true, LiteLLM does
     not, and the answer would pass without being counted.
@@ -30,8 +30,8 @@ def remove_operators_fields(request: dict[str, Any], call_type: object) -> None:
         raise NotAllowed('"stream" must be true or false')
     if call_type in _NEVER_STREAMED:
         request.pop("stream", None)  # the engine ignores it, and LiteLLM would stumble over the answer
-    for field in [name for name in request if name in _OPERATORS or "cost" in str(name)]:
-        del request[field]
+    for field in _OPERATORS:
+        request.pop(field, None)
     extra = request.get("extra_body")
     if isinstance(extra, dict):
         request["extra_body"] = {name: value for name, value in extra.items() if name not in _NOT_IN_EXTRA_BODY}
