@@ -113,15 +113,19 @@ async def _require_allowed_models(entry: TenantKey, identity: UserAPIKeyAuth, re
     from litellm.proxy.common_utils.http_parsing_utils import _read_request_body
     from litellm.proxy.proxy_server import llm_model_list, llm_router
 
+    body = await _read_request_body(request=request)
+    # LiteLLM checks the body's model alone, and serves that of the path or the query where there is one.
+    named = (given.get("model") for given in (request.path_params, request.query_params))
     try:
-        await enforce_key_and_fallback_model_access(
-            valid_token=identity,
-            request_data=await _read_request_body(request=request),
-            route=get_request_route(request=request),
-            request=request,
-            llm_model_list=llm_model_list,
-            llm_router=llm_router,
-        )
+        for request_data in (body, *({**body, "model": model} for model in named if model)):
+            await enforce_key_and_fallback_model_access(
+                valid_token=identity,
+                request_data=request_data,
+                route=get_request_route(request=request),
+                request=request,
+                llm_model_list=llm_model_list,
+                llm_router=llm_router,
+            )
     except ProxyException as refusal:
         refusal.refused_key = entry
         raise

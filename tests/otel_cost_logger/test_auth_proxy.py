@@ -143,12 +143,21 @@ def test_a_model_that_the_key_may_not_ask_for(door: Door, keys_file: Path, path:
     assert [model["id"] for model in models.json()["data"]] == ["mistral-7b"]
 
 
-def test_the_model_of_the_path_is_no_way_around(door: Door, keys_file: Path) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/openai/deployments/mistral-7b-unpriced/chat/completions",
+        "/engines/mistral-7b-unpriced/chat/completions",
+        "/v1/chat/completions?model=mistral-7b-unpriced",
+    ],
+)
+def test_a_model_in_the_address_is_no_way_around(door: Door, keys_file: Path, path: str) -> None:
+    """LiteLLM 1.106.2 checks the body's model, and serves the other one."""
     key = add_key(keys_file, "tenant-by-path", models=["mistral-7b"])
-    path = "/openai/deployments/mistral-7b-unpriced/chat/completions"
-    answer = door.post(key, ask(), path)
-    print(answer.status_code, door.record(answer.headers["x-litellm-call-id"]))
-    assert answer.status_code == 403
+    status, _, record = refused(door, key, ask(), path)
+    assert (status, record["tenant_id"], record["cost_nano_usd"]) == (403, "tenant-by-path", 0)
+    free = add_key(keys_file, "tenant-free")
+    assert door.post(free, ask(), path).status_code == 200
 
 
 def test_a_tenants_key_opens_nothing_of_the_operators(door: Door, running: Stack) -> None:
