@@ -40,15 +40,16 @@ def _claims(request: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:
     for field in _IN_BODY:
         yield field, _text(body.get(field))
     for name in _METADATA:
-        for field in _IN_METADATA:
-            yield f"{name}.{field}", _text(_mapping(body.get(name)).get(field))
-    by_name = {str(name).lower(): value for name, value in headers.items()}
-    for name in _HEADERS:
-        yield name, _text(by_name.get(name))
-    for item in _text(by_name.get("baggage")).split(","):
-        name, _, value = item.partition("=")
-        if _IN_BAGGAGE.search(name):
-            yield f"baggage.{name.strip()}", value.strip()
+        if metadata := _mapping(body.get(name)):
+            for field in _IN_METADATA:
+                yield f"{name}.{field}", _text(metadata.get(field))
+    for name in _HEADERS:  # the proxy has them in lower case
+        yield name, _text(headers.get(name))
+    if baggage := _text(headers.get("baggage")):
+        for item in baggage.split(","):
+            name, _, value = item.partition("=")
+            if _IN_BAGGAGE.search(name):
+                yield f"baggage.{name.strip()}", value.strip()
 
 
 def _mapping(value: object) -> Mapping[Any, Any]:
@@ -56,4 +57,6 @@ def _mapping(value: object) -> Mapping[Any, Any]:
 
 
 def _text(value: object) -> str:
-    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    if isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""

@@ -18,7 +18,7 @@ from otel_cost_logger.record import build_record
         ({}, None),
         ({"body": {"metadata": {"tenant_id": "", "team_id": None}, "user": ""}}, None),
         ({"body": {"user": "alice", "metadata": {"team_id": "x"}}}, "user=alice, metadata.team_id=x"),
-        ({"headers": {"X-LiteLLM-Customer-Id": "x"}}, "x-litellm-customer-id=x"),
+        ({"headers": {"x-litellm-customer-id": "x"}}, "x-litellm-customer-id=x"),
         (
             {"headers": {"baggage": "a=b, tenant_id=x,litellm.team.id = y"}},
             "baggage.tenant_id=x, baggage.litellm.team.id=y",
