@@ -31,22 +31,24 @@ def claims_of(request: Mapping[Any, Any]) -> str | None:
 
     None when it claims nothing. What looks like an API key is left out.
     """
-    found = [f"{field}={_KEY.sub('sk-...', value[:_MAX_VALUE])}" for field, value in _claims(request) if value]
-    return ", ".join(found) or None
+    claims = [(field, text) for field, value in _claims(request) if (text := _text(value))]
+    return ", ".join(f"{field}={_KEY.sub('sk-...', text[:_MAX_VALUE])}" for field, text in claims) or None
 
 
-def _claims(request: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:
+def _claims(request: Mapping[Any, Any]) -> Iterator[tuple[str, object]]:
     body, headers = _mapping(request.get("body")), _mapping(request.get("headers"))
     for field in _IN_BODY:
-        yield field, _text(body.get(field))
+        if field in body:
+            yield field, body[field]
     for name in _METADATA:
-        if metadata := _mapping(body.get(name)):
+        if name in body and (metadata := _mapping(body[name])):
             for field in _IN_METADATA:
-                yield f"{name}.{field}", _text(metadata.get(field))
+                yield f"{name}.{field}", metadata.get(field)
     for name in _HEADERS:  # the proxy has them in lower case
-        yield name, _text(headers.get(name))
-    if baggage := _text(headers.get("baggage")):
-        for item in baggage.split(","):
+        if name in headers:
+            yield name, headers[name]
+    if "baggage" in headers:
+        for item in _text(headers["baggage"]).split(","):
             name, _, value = item.partition("=")
             if _IN_BAGGAGE.search(name):
                 yield f"baggage.{name.strip()}", value.strip()
