@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 MASTER_KEY_VARIABLE = "LITELLM_MASTER_KEY"
 
+_MODEL_IN_ADDRESS = ("model", "model_name")  # parameters of LiteLLM's routes
+
 _log = logging.getLogger(__name__)
 
 
@@ -110,18 +112,23 @@ async def _require_allowed_models(entry: TenantKey, identity: UserAPIKeyAuth, re
     """
     from litellm.proxy.auth.auth_utils import get_request_route
     from litellm.proxy.auth.user_api_key_auth import enforce_key_and_fallback_model_access
-    from litellm.proxy.common_utils.http_parsing_utils import _read_request_body
+    from litellm.proxy.common_utils.http_parsing_utils import _read_request_body, safe_get_request_query_params
     from litellm.proxy.proxy_server import llm_model_list, llm_router
 
+    body = await _read_request_body(request=request)
+    # LiteLLM checks the body's model alone, and serves that of the path or the query where there is one.
+    addresses = (request.path_params, safe_get_request_query_params(request))
+    named = [given.get(name) for given in addresses for name in _MODEL_IN_ADDRESS]
     try:
-        await enforce_key_and_fallback_model_access(
-            valid_token=identity,
-            request_data=await _read_request_body(request=request),
-            route=get_request_route(request=request),
-            request=request,
-            llm_model_list=llm_model_list,
-            llm_router=llm_router,
-        )
+        for request_data in (body, *({**body, "model": model} for model in named if model)):
+            await enforce_key_and_fallback_model_access(
+                valid_token=identity,
+                request_data=request_data,
+                route=get_request_route(request=request),
+                request=request,
+                llm_model_list=llm_model_list,
+                llm_router=llm_router,
+            )
     except ProxyException as refusal:
         refusal.refused_key = entry
         raise

@@ -20,20 +20,19 @@ import litellm
 from litellm.constants import LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL
 from litellm.integrations.custom_logger import CustomLogger
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.trace import Tracer
 
 from otel_cost_logger.budgets.enforcement import Enforcement
 from otel_cost_logger.budgets.gate import with_remaining
 from otel_cost_logger.budgets.manager import ManagedBudgets
+from otel_cost_logger.caller_fields import NotAllowed, remove_operators_fields
 from otel_cost_logger.expected import Expected
-from otel_cost_logger.ids import PlannedIds
 from otel_cost_logger.inflight import InFlight
 from otel_cost_logger.metrics import publish_budgets, publish_calls
 from otel_cost_logger.once import PendingFailures, Seen
 from otel_cost_logger.prices.reading import PriceBookError
 from otel_cost_logger.prices.watched import WatchedBook
 from otel_cost_logger.pricing import UNPRICED
-from otel_cost_logger.provider import CostTracerProvider, cost_tracer, get_tracer_provider
+from otel_cost_logger.provider import CostTracerProvider, get_tracer_provider
 from otel_cost_logger.record import (
     DEFAULT_TENANT,
     UNKNOWN,
@@ -77,8 +76,8 @@ class OtelCostLogger(CustomLogger):
 
     ``settings`` default to the environment (see `settings`); raises `settings.SettingsError` when a variable
     has a value that cannot be used or the price book is broken, so that a misconfigured proxy stops at its start.
-    ``tracer_provider`` defaults to this process's private one; the engine's spans join the cost spans of one that
-    `provider.build_provider` made. ``budget_manager`` is charged with what each call cost (see `budgets.manager`).
+    ``tracer_provider`` defaults to this process's private one. ``budget_manager`` is charged with what each call cost
+    (see `budgets.manager`).
     """
 
     def __init__(
@@ -103,7 +102,7 @@ class OtelCostLogger(CustomLogger):
         self._exit_handler_registered = False
         self._measured_by: TracerProvider | None = None
         if self._settings.ledger is not None and _behind_proxy():
-            self._tracer()  # what an earlier process left in the ledger need not wait for the first call
+            self._provider()  # what an earlier process left in the ledger need not wait for the first call
             if self._budgets is not None:
                 self._budgets.prepare(self._durable())
 
@@ -150,13 +149,7 @@ class OtelCostLogger(CustomLogger):
         """An attempt is about to be sent: the engine is told the cost span's context, and to count as it goes."""
         try:
             request = with_stream_usage(kwargs, call_type, behind_proxy=_behind_proxy())
-            ids = self._provider().id_generator
-            # Ids of another generator could not be given to the span later.
-            return (
-                with_trace_context(request, ids)
-                if self._settings.propagate and isinstance(ids, PlannedIds)
-                else request
-            )
+            return with_trace_context(request, self._provider().id_generator) if self._settings.propagate else request
         except Exception:
             _log.exception("the engine was not told the trace context of a call; its record is not affected")
             return kwargs
@@ -164,15 +157,24 @@ class OtelCostLogger(CustomLogger):
     # Hooks of the proxy alone.
 
     async def async_pre_call_hook(self, user_api_key_dict: Any, cache: Any, data: Any, call_type: Any) -> Any:
-        """Before each proxied call: from here on a record is due, and the caller must not be able to prevent it."""
+        """Before each proxied call: from here on a record is due, and the caller must not be able to prevent it.
+
+        The only hook that raises, on purpose: a request whose answer could not be counted is refused with status 400,
+        and one whose budget is spent with 429.
+        """
         # LiteLLM honours "no-log": true in a request body unless this is set.
         litellm.global_disable_no_log_param = True
+        if is_llm_call(call_type) and isinstance(data, dict):
+            try:
+                remove_operators_fields(data, call_type)
+            except NotAllowed as error:
+                raise _bad_request(error) from error
 
         def expect_report() -> None:
-            self._tracer()  # from the first call on, so that a SIGTERM right after its answer finds its handler
+            self._provider()  # from the first call on, so that a SIGTERM right after its answer finds its handler
             if is_llm_call(call_type):
                 self._expected.begin(_call_id(data))
-                self._in_flight.begin(_request_key(data, user_api_key_dict), {"call_type": call_type, **data})
+                self._in_flight.begin(_request_key(data, user_api_key_dict), {**data, "call_type": call_type})
 
         self._guarded(expect_report)
         # Raises what the caller is to be told, when the call must not begin.
@@ -262,10 +264,10 @@ class OtelCostLogger(CustomLogger):
         if self._managed is not None and (left := self._managed.charge(record)) is not None:
             record = with_remaining(record, left)
         if self._budgets is None:
-            emit_span(self._tracer(), record, genai=self._settings.genai_spans)
+            emit_span(self._provider(), record, genai=self._settings.genai_spans)
         else:
             with self._budgets.settled(self._durable(), record) as settled:
-                emit_span(self._tracer(), settled, genai=self._settings.genai_spans)
+                emit_span(self._provider(), settled, genai=self._settings.genai_spans)
         self._expected.recorded(record.call_id)
         self._count("recorded")
         if record.cost_source == UNPRICED:
@@ -280,9 +282,6 @@ class OtelCostLogger(CustomLogger):
                 if self._budgets is not None and provider.durable is not None:
                     publish_budgets(self._budgets.gate, provider.durable.writer, provider.meter_provider)
         return provider
-
-    def _tracer(self) -> Tracer:
-        return cost_tracer(self._provider())
 
     def _guarded(self, action: Callable[[], None]) -> None:
         try:
@@ -303,7 +302,7 @@ class OtelCostLogger(CustomLogger):
             self._exit_handler_registered = True
             # Exit handlers run last in, first out: the provider's, which closes the exporters, has to be there
             # before ours, which still writes.
-            self._tracer()
+            self._provider()
             atexit.register(self._record_pending_at_exit)
 
     def _record_pending_at_exit(self) -> None:
@@ -320,6 +319,13 @@ def _price_book(settings: Settings) -> WatchedBook | None:
 def _behind_proxy() -> bool:
     # Asked of the process, not of the request: a caller can write a request, not load a module.
     return "litellm.proxy.proxy_server" in sys.modules
+
+
+def _bad_request(error: Exception) -> Exception:
+    from litellm.proxy._types import ProxyException  # the proxy's own: a program in library mode must not load it
+
+    refusal: Exception = ProxyException(message=str(error), type="invalid_request_error", param=None, code=400)
+    return refusal
 
 
 def _may_be_retried(kwargs: Any) -> bool:
@@ -349,7 +355,15 @@ def _metadata(kwargs: Any) -> Mapping[Any, Any]:
 def _call_key(kwargs: Any) -> Hashable:
     """Call id and key of a call, as the logging hooks show them."""
     call_id = str(kwargs.get("litellm_call_id")) if isinstance(kwargs, Mapping) else ""
-    return (call_id, str(_metadata(kwargs).get("user_api_key_hash")))
+    return (call_id, str(_key_hash(kwargs)))
+
+
+def _key_hash(kwargs: Any) -> Any:
+    """The authenticated key's, which LiteLLM takes out of whatever a caller writes."""
+    params = kwargs.get("litellm_params") if isinstance(kwargs, Mapping) else None
+    notes = [params.get(name) for name in ("litellm_metadata", "metadata")] if isinstance(params, Mapping) else []
+    found = (note.get("user_api_key_hash") for note in notes if isinstance(note, Mapping))
+    return next((value for value in found if value), None)
 
 
 def _request_key(request: Any, user_api_key_dict: Any) -> Hashable:

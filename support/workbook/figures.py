@@ -212,7 +212,7 @@ def calls_timeline(spans: pd.DataFrame) -> Figure:
 
 
 def budget_left(spans: pd.DataFrame, budget_usd: float) -> Figure:
-    """What each call left of a budget of ``budget_usd`` US dollars, in the order of the rows, and which were refused."""
+    """What each call left of a budget of ``budget_usd`` US dollars, in the order of the rows, refused calls marked."""
     _require_rows(spans)
     numbers = np.arange(1, len(spans) + 1)
     left = spans["budget_remaining_usd"].to_numpy(float)
