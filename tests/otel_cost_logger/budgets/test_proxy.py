@@ -73,7 +73,7 @@ def start(folder: Path, workers: int) -> Iterator[Running]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(BUILD_VARIABLE, str(folder))
         mock_args = ["--enable-faults", "--tpot-ms", "1"]
-        with stack("budgets", processor="durable", env=env, tenants=TENANTS, mock_args=mock_args) as started:
+        with stack(f"budgets-{workers}", processor="durable", env=env, tenants=TENANTS, mock_args=mock_args) as started:
             yield Running(started, budgets)
 
 
