@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 
+from benchmarks.callback_overhead import measure as callback_overhead
 from benchmarks.engine_latency import measure as engine_latency
 from benchmarks.gpu_smoke import measure as gpu_smoke
 from benchmarks.harness.benchmark import AnyParameter, Benchmark, NotMeasured, Value
@@ -36,6 +37,7 @@ _ALL = (
     engine_latency.BENCHMARK,
     throughput.BENCHMARK,
     gpu_smoke.BENCHMARK,
+    callback_overhead.BENCHMARK,
     span_processors.BENCHMARK,
     survival.BENCHMARK,
 )

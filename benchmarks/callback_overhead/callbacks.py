@@ -98,7 +98,7 @@ class Callback:
 
     logger: CustomLogger | None
     records: Callable[[], int]
-    flush: Callable[[], None] = lambda: None
+    flush: Callable[[], object] = lambda: None
     close: Callable[[], None] = lambda: None
     in_place: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
     times: Mapping[str, int] = field(default_factory=dict)

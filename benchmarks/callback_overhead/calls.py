@@ -13,7 +13,7 @@ import gc
 import inspect
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import litellm
@@ -103,12 +103,14 @@ class Caller:
         *,
         callback: CustomLogger | None,
         meter: Meter | None,
-        flush: Callable[[], None] = lambda: None,
+        flush: Callable[[], object] = lambda: None,
+        times: Mapping[str, int] | None = None,
     ) -> dict[str, float]:
         """Make ``calls`` calls with ``callback`` in place, wait until the last of them is recorded, and flush.
 
         Returns the seconds that the callers waited, and of CPU time those of the process and, with ``meter``, those of
-        the hooks. Raises TimeoutError when hooks are missing after half a minute.
+        the hooks; also what ``times`` (nanoseconds so far, by name) grew by meanwhile. Raises TimeoutError when hooks
+        are missing after half a minute.
         """
         with _registered(callback):
             finished = meter.finished if meter else 0
@@ -117,6 +119,7 @@ class Caller:
             gc.collect()
             finished = meter.finished if meter else 0
             hooks, before_hooks = (meter.nanoseconds, meter.before_nanoseconds) if meter else (0, 0)
+            parts = dict(times or {})
             began, cpu = time.perf_counter(), time.process_time()
             self._calls(mode, calls)
             wall = time.perf_counter() - began
@@ -127,7 +130,7 @@ class Caller:
         if meter:
             measured["hooks_cpu_seconds"] = (meter.nanoseconds - hooks) / 1e9
             measured["hooks_before_cpu_seconds"] = (meter.before_nanoseconds - before_hooks) / 1e9
-        return measured
+        return measured | {f"{name}_cpu_seconds": ((times or {})[name] - part) / 1e9 for name, part in parts.items()}
 
     def _calls(self, mode: str, calls: int) -> None:
         if mode == SYNC:

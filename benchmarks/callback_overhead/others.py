@@ -62,8 +62,10 @@ def _openllmetry(provider: TracerProvider) -> None:
 
 
 def _openlit(provider: TracerProvider) -> None:
+    from openlit._config import OpenlitConfig
     from openlit.instrumentation.litellm import LiteLLMInstrumentor
 
+    OpenlitConfig().disable_events = True  # made, it has its defaults
     trace.set_tracer_provider(provider)  # it knows no other
     LiteLLMInstrumentor().instrument(
         application_name="benchmark",

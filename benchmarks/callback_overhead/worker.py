@@ -46,13 +46,19 @@ def main(argv: Sequence[str]) -> int:
 
     def sample(number: int, mode: str, arm: str) -> dict[str, Any]:
         callback, calls = made.get(arm, nothing), plan["calls"][mode]
-        records, times = callback.records(), dict(callback.times)
+        records = callback.records()
         with callback.in_place():
-            measured = caller.block(mode, calls, callback=callback.logger, meter=meters.get(arm), flush=callback.flush)
-        parts = {f"{name}_cpu_seconds": (callback.times[name] - before) / 1e9 for name, before in times.items()}
+            measured = caller.block(
+                mode,
+                calls,
+                callback=callback.logger,
+                meter=meters.get(arm),
+                flush=callback.flush,
+                times=callback.times,
+            )
         # One call comes before those that are measured.
         left = callback.records() - records - 1 if arm in made else None
-        return {"round": number, "mode": mode, "arm": arm, "calls": calls, "records": left, **measured, **parts}
+        return {"round": number, "mode": mode, "arm": arm, "calls": calls, "records": left, **measured}
 
     gc.collect()
     gc.freeze()  # a collection of LiteLLM's own hundred thousands of objects would take longer than a block
@@ -62,7 +68,9 @@ def main(argv: Sequence[str]) -> int:
             ours_nanoseconds.append(warm["hooks_cpu_seconds"] / warm["calls"] * 1e9)
     if OURS_SLOWER in made:
         planted = PLANTED * statistics.median(ours_nanoseconds)
-        made[OURS_SLOWER].logger.planted_ns = round(planted)
+        slower = made[OURS_SLOWER].logger
+        assert isinstance(slower, callbacks.Slower)
+        slower.planted_ns = round(planted)
         _print({"planted_us": planted / 1e3})
     for number, mode, arm in _order(plan, plan["rounds"]):
         _print(sample(number, mode, arm))
