@@ -62,7 +62,7 @@ MINIMUM_ROUNDS = 20
 MET, MISSED, UNDECIDED = "met", "missed", "undecided"
 # Four ratios are held against a target, and the planted change against noise: at 99 % each, all hold at once in 95
 # runs of 100 (Bonferroni). The other numbers are for orientation.
-_CONFIDENCE = 0.99
+CONFIDENCE = 0.99
 CALLS, OTHER_CALLS, PROXY, MEMORY, IMPORT = "calls", "others", "proxy", "memory", "import"
 
 NAMES = {
@@ -189,7 +189,7 @@ def evaluate(
             "Equal things beside each other: "
             + ", ".join(f"{name.replace('_', ' ')} {null}" for name, null in nulls.items())
             + "; nothing smaller is claimed.",
-            f"In brackets: {_CONFIDENCE:.0%} intervals of the median over {calls.count} rounds, resampled by rounds.",
+            f"In brackets: {CONFIDENCE:.0%} intervals of the median over {calls.count} rounds, resampled by rounds.",
         ],
         faults=_faults(kept, calls, nulls, short=short),
         caveats=[f"not measured: {what}: {why}" for what, why in left_out.items()],
@@ -221,16 +221,16 @@ class _Rounds:
 
     def interval(self, values: Sequence[float]) -> Interval:
         """The median over rounds."""
-        return median_interval(values, seed=self._seed, confidence=_CONFIDENCE)
+        return median_interval(values, seed=self._seed, confidence=CONFIDENCE)
 
     def ratio(self, above: Sequence[float], below: Sequence[float]) -> Ratio:
         """The median ratio of pairs."""
-        return paired_ratio(above, below, seed=self._seed, confidence=_CONFIDENCE)
+        return paired_ratio(above, below, seed=self._seed, confidence=CONFIDENCE)
 
     def beyond(self, mode: str, arm: str, base: str, measure: _Measure) -> Interval:
         """What ``arm`` takes more than ``base``."""
         pairs = self.each(mode, arm, measure), self.each(mode, base, measure)
-        return paired_difference(*pairs, seed=self._seed, confidence=_CONFIDENCE)
+        return paired_difference(*pairs, seed=self._seed, confidence=CONFIDENCE)
 
 
 def _process_cpu(sample: Sample) -> float:
@@ -420,7 +420,7 @@ def _memory_sentences(memory: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 
 def _import_sentence(what: str, times: Mapping[str, Interval]) -> str:
-    return f"To import {what} takes {times['cpu_seconds']} ms of CPU time, {times['wall_seconds']} ms in all."
+    return f"Importing {what}, after what is named before it: {times['cpu_seconds']} ms of CPU time."
 
 
 def _planted_sentence(planted: Ratio, null: Ratio) -> str:
