@@ -9,6 +9,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from benchmarks.callback_overhead.findings import CONFIDENCE, NAMES
 from benchmarks.callback_overhead.names import (
@@ -31,6 +32,12 @@ from benchmarks.harness.figures import captioned, points_panel, require, when_an
 from benchmarks.harness.results import Result
 from workbook.figures import HATCHES, OKABE_ITO, STYLE
 
+_ROW_NAMES = {
+    BARE_SPAN: "a bare SDK span,\nsame attributes",
+    NAIVE: "the tutorial's\nnaive callback",
+    OTEL_V1: "LiteLLM's own\nOpenTelemetry, v1",
+    OTEL_V2: "LiteLLM's own\nOpenTelemetry, v2",
+}
 _ROWS = (JSON_LINE, BARE_SPAN, OURS, NAIVE, OTEL_V1, OTEL_V2)
 # Marker, and filled or not: told apart without colour too.
 _MODES = (
@@ -55,8 +62,8 @@ _PARTS = {
 def draw(result: Result) -> Figure:
     """What each callback adds to a call, what exporting adds, and where the CPU time of ours goes.
 
-    Points are medians over rounds, bars their intervals. ``result`` is one of `callback_overhead`; raises ValueError for
-    any other.
+    Points are medians over rounds, bars their intervals. ``result`` is one of `callback_overhead`; raises ValueError
+    for any other.
     """
     require(result, "callback_overhead")
     with mpl.rc_context({**STYLE, "axes.grid.axis": "x", "axes.titlesize": 10}):
@@ -111,7 +118,7 @@ def _costs_panel(axes: Any, results: Sequence[Result]) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:,g}")
     axes.margins(x=0.15)
-    axes.set_yticks(range(len(_ROWS)), [NAMES[arm].replace(", ", ",\n") for arm in _ROWS])
+    axes.set_yticks(range(len(_ROWS)), [_ROW_NAMES.get(arm, NAMES[arm]) for arm in _ROWS])
     axes.set_ylim(len(_ROWS) - 0.5, -0.5)
     axes.set_title("CPU time in the hooks, without an exporter")
     axes.set_xlabel("microseconds for each call (logarithmic)")
@@ -124,6 +131,7 @@ _BESIDE = ("stored", "measured now")
 def _exporting_panel(axes: Any, result: Result) -> None:
     summary: Any = result.summary
     points_panel(axes, summary["microseconds_per_call"][ASYNC], _EXPORTING, _COSTS)
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_title("Ours with each span processor")
     axes.set_xlabel("microseconds for each call (logarithmic)")
     axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.14), fontsize=8)
@@ -150,8 +158,8 @@ def _text(result: Result) -> str:
     summary: Any = result.summary
     rounds = summary["targets"]["hooks_cpu_ours_over_bare_span"]["measured"]["rounds"]
     return (
-        f"{when_and_where(result)}. LiteLLM {packages['litellm']}, OpenTelemetry {packages['opentelemetry-sdk']}; calls "
-        f"that LiteLLM answers itself; CPU time beyond hooks that do nothing. Our span has "
+        f"{when_and_where(result)}. LiteLLM {packages['litellm']}, OpenTelemetry {packages['opentelemetry-sdk']}; "
+        f"calls that LiteLLM answers itself; CPU time beyond hooks that do nothing. Our span has "
         f"{summary['setting']['attributes']} attributes, the naive one nine. Bars: {CONFIDENCE:.0%} intervals over "
         f"{rounds} rounds."
     )
