@@ -37,6 +37,7 @@ from benchmarks.callback_overhead.names import (
     OURS_PARTS,
     OURS_SIMPLE,
     OURS_SLOWER,
+    PLANTED,
 )
 from otel_cost_logger import logger as ours_module
 from otel_cost_logger import span as span_module
@@ -217,24 +218,33 @@ class Naive(_EachCall):
 
 
 class Slower(OtelCostLogger):
-    """Ours, and after each record as much again of its own CPU time as ``planted_ns`` says: a planted regression."""
+    """Ours, and after each hook a tenth of the CPU time that it took once more: a planted regression."""
 
-    planted_ns = 0
+    def log_pre_api_call(self, model: Any, messages: Any, kwargs: Any) -> None:
+        """As ours, and then some."""
+        began = time.thread_time_ns()
+        super().log_pre_api_call(model, messages, kwargs)
+        _spin(began)
 
     def log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """As ours, and then some."""
+        began = time.thread_time_ns()
         super().log_success_event(kwargs, response_obj, start_time, end_time)
-        self._spin()
+        _spin(began)
 
     async def async_log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """As ours, and then some."""
+        began = time.thread_time_ns()
         await super().async_log_success_event(kwargs, response_obj, start_time, end_time)
-        self._spin()
+        _spin(began)
 
-    def _spin(self) -> None:
-        end = time.thread_time_ns() + self.planted_ns
-        while time.thread_time_ns() < end:
-            pass
+
+def _spin(began: int) -> None:
+    """Use `PLANTED` of the CPU time that this thread has used since ``began``."""
+    now = time.thread_time_ns()
+    end = now + PLANTED * (now - began)
+    while time.thread_time_ns() < end:
+        pass
 
 
 class _NoProxy(MetaPathFinder):

@@ -132,7 +132,7 @@ def evaluate(
 ) -> Measurement:
     """The measurement that ``samples`` are. The same samples and seed give the same one.
 
-    ``setting`` is what they have in common: ``attributes`` of a span, ``planted_us``, package versions. ``left_out``
+    ``setting`` is what they have in common: ``attributes`` of a span, ``packages``. ``left_out``
     says of what was not measured why. What is ``short`` is not for quoting.
     """
     kept = list(samples)
@@ -178,6 +178,7 @@ def evaluate(
         },
         findings=[
             *_headline(targets),
+            _floor_sentence(ratios),
             *_hook_sentences(costs[ASYNC], setting),
             _breakdown_sentence(breakdown),
             *(_mode_sentence(mode, arms) for mode, arms in costs.items() if mode not in (ASYNC, PROXY)),
@@ -278,6 +279,8 @@ def _ratios(calls: _Rounds) -> dict[str, Ratio]:
         "hooks_cpu_otel_v1_over_ours": (OTEL_V1, OURS),
         "hooks_cpu_otel_v2_over_ours": (OTEL_V2, OURS),
         "hooks_cpu_naive_over_bare_span": (NAIVE, BARE_SPAN),
+        "hooks_cpu_otel_v1_over_bare_span": (OTEL_V1, BARE_SPAN),
+        "hooks_cpu_otel_v2_over_bare_span": (OTEL_V2, BARE_SPAN),
         "hooks_cpu_simple_over_batch": (OURS_SIMPLE, OURS_BATCH),
         "hooks_cpu_simple_over_durable": (OURS_SIMPLE, OURS_DURABLE),
     }
@@ -349,6 +352,14 @@ def _imports(samples: Sequence[Sample], rounds: _Rounds) -> dict[str, dict[str, 
 
 def _headline(targets: Mapping[str, Target]) -> list[str]:
     return [target.sentence() for target in targets.values()]
+
+
+def _floor_sentence(ratios: Mapping[str, Ratio]) -> str:
+    told = ", ".join(f"{NAMES[arm]} {ratios[f'hooks_cpu_{arm}_over_bare_span']}" for arm in (NAIVE, OTEL_V1, OTEL_V2))
+    return (
+        f"What is possible at all: over the bare span with our attributes, {told}; no callback that leaves this span "
+        "by OpenTelemetry's SDK can be further below them than that."
+    )
 
 
 def _hook_sentences(costs: Mapping[str, Mapping[str, Interval]], setting: Mapping[str, Any]) -> list[str]:

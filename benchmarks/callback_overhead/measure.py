@@ -26,7 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from benchmarks.callback_overhead.findings import (
     CALLS,
     IMPORT,
     MEMORY,
+    MINIMUM_ROUNDS,
     OTHER_CALLS,
     PROXY,
     Sample,
@@ -82,6 +83,13 @@ class Size:
     import_runs: int
     proxy_rounds: int
 
+    def with_rounds(self, most: int) -> Size:
+        """The same with ``most`` rounds at most, unless that is 0."""
+        if not most:
+            return self
+        fewer = {name: min(getattr(self, name), most) for name in ("rounds", "other_rounds", "proxy_rounds")}
+        return replace(self, **fewer)
+
 
 SIZES = {
     "full": Size(40, {ASYNC: 48, SYNC: 48, STREAM: 16}, 25, 150_000, 5, 20),
@@ -96,7 +104,7 @@ def measure(parameters: Parameters) -> Measurement:
 
     Raises `NotMeasured` when a measuring process fails, with the last lines that it wrote.
     """
-    size, seed = SIZES[str(parameters["size"])], int(parameters["seed"])
+    size, seed = SIZES[str(parameters["size"])].with_rounds(int(parameters["rounds"])), int(parameters["seed"])
     folder = build_dir() / "runs" / NAME
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -233,6 +241,9 @@ BENCHMARK = Benchmark(
     question="What does a cost callback add to an LLM call: ours, naive ones, and LiteLLM's own?",
     parameters=(
         Choice("size", "full", tuple(SIZES), "full: ten minutes; short: two, not for quoting; smoke: does it run?"),
+        Parameter(
+            "rounds", 0, 0, f"at most, of every kind of block; 0: what the size has. {MINIMUM_ROUNDS} are needed"
+        ),
         Parameter("seed", 0, 0, "of the order of blocks and of the bootstrap"),
     ),
     measure=measure,
