@@ -89,3 +89,11 @@ def test_a_measuring_process_that_fails_is_told_with_its_last_words(tmp_path: Pa
     command = [sys.executable, "-c", "print('{}'); raise SystemExit('no such luck')"]
     with pytest.raises(NotMeasured, match="exit code 1: no such luck"):
         list(_lines(command, tmp_path / "log", {}))
+
+
+def test_fewer_rounds_can_be_asked_for_and_no_more() -> None:
+    full = SIZES["full"]
+    assert full.with_rounds(0) == full
+    fewer = full.with_rounds(22)
+    assert (fewer.rounds, fewer.other_rounds, fewer.proxy_rounds) == (22, 22, full.proxy_rounds)
+    assert SIZES["short"].with_rounds(5).proxy_rounds == 0
