@@ -54,7 +54,7 @@ _PARTS = {
     "before_the_call": "noted before the call",
     "record": "record from LiteLLM's payload",
     "attributes": "record to attributes",
-    "span": "span, by OpenTelemetry's SDK",
+    "span": "finished span, to the processors",
     "rest": "the rest",
 }
 

@@ -304,7 +304,7 @@ def _targets(ratios: Mapping[str, Ratio], null: Ratio) -> dict[str, Target]:
 
 
 def _breakdown(calls: _Rounds) -> dict[str, Interval]:
-    """Where our CPU time goes. ``span`` is OpenTelemetry's work without the attributes' making; ``rest`` is what is in
+    """Where our CPU time goes. ``span`` is the span's making and its processors, without the attributes; ``rest`` is what is in
     the hooks beyond all parts: bookkeeping, guards, and the clocks of this very measurement."""
 
     def part(name: str) -> list[float]:
@@ -357,8 +357,8 @@ def _headline(targets: Mapping[str, Target]) -> list[str]:
 def _floor_sentence(ratios: Mapping[str, Ratio]) -> str:
     told = ", ".join(f"{NAMES[arm]} {ratios[f'hooks_cpu_{arm}_over_bare_span']}" for arm in (NAIVE, OTEL_V1, OTEL_V2))
     return (
-        f"What is possible at all: over the bare span with our attributes, {told}; no callback that leaves this span "
-        "by OpenTelemetry's SDK can be further below them than that."
+        f"For scale: over the bare span with our attributes, {told}; a callback that makes this span with the SDK's "
+        "tracer cannot be further below them than that."
     )
 
 
