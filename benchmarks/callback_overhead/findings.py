@@ -304,8 +304,8 @@ def _targets(ratios: Mapping[str, Ratio], null: Ratio) -> dict[str, Target]:
 
 
 def _breakdown(calls: _Rounds) -> dict[str, Interval]:
-    """Where our CPU time goes. ``span`` is the span's making and its processors, without the attributes; ``rest`` is what is in
-    the hooks beyond all parts: bookkeeping, guards, and the clocks of this very measurement."""
+    """Where our CPU time goes. ``span`` is the span's making and its processors, without the attributes; ``rest`` is
+    what is in the hooks beyond all parts: bookkeeping, guards, and the clocks of this very measurement."""
 
     def part(name: str) -> list[float]:
         return calls.each(ASYNC, OURS_PARTS, lambda sample: float(sample[f"{name}_cpu_seconds"]))
