@@ -3,6 +3,7 @@
 # make vllm-cpu   builds a real vLLM for this CPU (2.5 GB)      make vllm-gpu   builds one for a CUDA device
 # make test-vllm  passes the tests that need the engine         make lock-vllm  resolves the engines' locks anew
 # make record     records the engine's answers, for the mock    make test-soak  a minute in each kind of trouble
+# make others     other instrumentations, for one benchmark     make lock-others  resolves their lock anew
 # PYTHON=... names the interpreter; otherwise the first Python 3.12 or 3.11 found is used. An engine for a CPU needs
 # Python 3.11 and one for a GPU 3.12: PYTHON311=... and PYTHON312=... name them. TESTS=... chooses tests.
 
