@@ -7,29 +7,33 @@ import os
 import sys
 from collections.abc import Sequence
 
-from otel_cost_logger.keys import command as keys_command
+from otel_cost_logger.keys import command as keys
 from otel_cost_logger.keys.entries import KeysFileError
-from otel_cost_logger.ledger import command as ledger_command
+from otel_cost_logger.ledger import command as ledger
 from otel_cost_logger.ledger.file import LedgerError
+from otel_cost_logger.prices import command as prices
+from otel_cost_logger.prices.derive import DeriveError
+from otel_cost_logger.prices.reading import PriceBookError
+
+_COMMANDS = {
+    "keys": (keys, "make a key for a tenant, list keys, revoke them"),
+    "ledger": (ledger, "look at the ledger, export it, send it again"),
+    "prices": (prices, "check a price book, ask it, derive prices from a GPU-hour"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0; 1 when something was left undone; 2 for a request that cannot be met."""
-    parser = argparse.ArgumentParser(
-        prog="python -m otel_cost_logger", description="Tenants' keys, and the ledger of calls."
-    )
+    parser = argparse.ArgumentParser(prog="python -m otel_cost_logger", description="The plugin's command line.")
     commands = parser.add_subparsers(dest="command", required=True)
-    keys = commands.add_parser("keys", help="make a key for a tenant, list keys, revoke them")
-    keys_command.add_arguments(keys)
-    ledger = commands.add_parser("ledger", help="look at the ledger, export it, send it again")
-    ledger_command.add_arguments(ledger)
-    run = {"keys": keys_command.run, "ledger": ledger_command.run}
+    for name, (module, words) in _COMMANDS.items():
+        module.add_arguments(commands.add_parser(name, help=words))
     arguments = parser.parse_args(argv)
     try:
-        code = run[arguments.command](arguments)
+        code: int = _COMMANDS[arguments.command][0].run(arguments)
         sys.stdout.flush()
         return code
-    except (KeysFileError, LedgerError, OSError) as error:
+    except (KeysFileError, LedgerError, PriceBookError, DeriveError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0

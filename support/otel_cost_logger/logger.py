@@ -26,6 +26,9 @@ from otel_cost_logger.expected import Expected
 from otel_cost_logger.inflight import InFlight
 from otel_cost_logger.metrics import publish_calls
 from otel_cost_logger.once import PendingFailures, Seen
+from otel_cost_logger.prices.reading import PriceBookError
+from otel_cost_logger.prices.watched import WatchedBook
+from otel_cost_logger.pricing import UNPRICED
 from otel_cost_logger.provider import CostTracerProvider, get_tracer_provider
 from otel_cost_logger.record import (
     DEFAULT_TENANT,
@@ -36,7 +39,7 @@ from otel_cost_logger.record import (
     is_llm_call,
     record_of_abandoned,
 )
-from otel_cost_logger.settings import Settings
+from otel_cost_logger.settings import PRICES_FILE, Settings, SettingsError
 from otel_cost_logger.span import emit_span
 from otel_cost_logger.upstream import with_stream_usage, with_trace_context
 
@@ -46,35 +49,38 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Counts:
     """What became of the calls: ``recorded`` are spans emitted, ``repeated`` second reports of a call left out,
-    ``dropped`` records lost with an exception. ``seen`` are calls noticed before they were dispatched, and ``missing``
-    those of them that have ended and left no record. When a call has ended is known behind the proxy only; of a program
-    that calls LiteLLM itself, the ledger tells after the program's end, or after an hour, which calls left none."""
+    ``dropped`` records lost with an exception, ``unpriced`` records of calls that nobody had a price for. ``seen`` are
+    calls noticed before they were dispatched, and ``missing`` those of them that have ended and left no record. When a
+    call has ended is known behind the proxy only; of a program that calls LiteLLM itself, the ledger tells after the
+    program's end, or after an hour, which calls left none."""
 
     recorded: int = 0
     repeated: int = 0
     dropped: int = 0
     seen: int = 0
     missing: int = 0
+    unpriced: int = 0
 
 
 class OtelCostLogger(CustomLogger):
     """Leaves one OpenTelemetry span per LLM call, with tenant, model, tokens and cost as attributes.
 
     ``settings`` default to the environment (see `settings`); raises `settings.SettingsError` when a variable
-    has a value that cannot be used, so that a misconfigured proxy stops at its start. ``tracer_provider``
-    defaults to this process's private one.
+    has a value that cannot be used or the price book is broken, so that a misconfigured proxy stops at its start.
+    ``tracer_provider`` defaults to this process's private one.
     """
 
     def __init__(self, settings: Settings | None = None, tracer_provider: TracerProvider | None = None) -> None:
         super().__init__()
         self._settings = settings or Settings.from_environment()
         self._tracer_provider = tracer_provider
+        self._prices = _price_book(self._settings)
         self._seen = Seen()
         self._attempted = Seen()
         self._pending = PendingFailures()
         self._in_flight = InFlight(self._hung_up)
         self._expected = Expected()
-        self._counts = {"recorded": 0, "repeated": 0, "dropped": 0}
+        self._counts = {"recorded": 0, "repeated": 0, "dropped": 0, "unpriced": 0}
         self._counts_lock = threading.Lock()
         self._exit_handler_registered = False
         self._measured_by: TracerProvider | None = None
@@ -214,6 +220,7 @@ class OtelCostLogger(CustomLogger):
             failed=failed,
             behind_proxy=_behind_proxy(),
             keep_error_message=self._settings.error_messages,
+            book=self._prices.book() if self._prices else None,
         )
 
     def _emit_all(self, records: list[CallRecord | None]) -> None:
@@ -231,6 +238,8 @@ class OtelCostLogger(CustomLogger):
         emit_span(self._provider(), record, genai=self._settings.genai_spans)
         self._expected.recorded(record.call_id)
         self._count("recorded")
+        if record.cost_source == UNPRICED:
+            self._count("unpriced")
 
     def _provider(self) -> TracerProvider:
         provider = self._tracer_provider or get_tracer_provider()
@@ -264,6 +273,13 @@ class OtelCostLogger(CustomLogger):
 
     def _record_pending_at_exit(self) -> None:
         self._guarded(lambda: self._emit_all(list(self._pending.overdue(everything=True))))
+
+
+def _price_book(settings: Settings) -> WatchedBook | None:
+    try:
+        return WatchedBook(settings.prices_file) if settings.prices_file else None
+    except PriceBookError as error:
+        raise SettingsError(f"{PRICES_FILE}: {error}") from error
 
 
 def _behind_proxy() -> bool:
