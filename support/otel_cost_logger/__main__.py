@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from otel_cost_logger.keys import command as keys
+from otel_cost_logger.keys.entries import KeysFileError
 from otel_cost_logger.ledger import command as ledger
 from otel_cost_logger.ledger.file import LedgerError
 from otel_cost_logger.prices import command as prices
@@ -14,6 +16,7 @@ from otel_cost_logger.prices.derive import DeriveError
 from otel_cost_logger.prices.reading import PriceBookError
 
 _COMMANDS = {
+    "keys": (keys, "make a key for a tenant, list keys, revoke them"),
     "ledger": (ledger, "look at the ledger, export it, send it again"),
     "prices": (prices, "check a price book, ask it, derive prices from a GPU-hour"),
 }
@@ -30,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = _COMMANDS[arguments.command][0].run(arguments)
         sys.stdout.flush()
         return code
-    except (LedgerError, PriceBookError, DeriveError, OSError) as error:
+    except (KeysFileError, LedgerError, PriceBookError, DeriveError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0

@@ -67,6 +67,12 @@ SCHEMA: tuple[Attribute, ...] = (
         "{choice}",
     ),
     _row("llm.tenant_source", "tenant_source", "string", "Who says so: team, key_alias, caller or none"),
+    _row(
+        "llm.tenant_claimed",
+        "tenant_claimed",
+        "string",
+        "Who the request said it was for, in body, headers or baggage: a claim, never used for money",
+    ),
     _row("llm.key_alias", "key_alias", "string", "Name of the API key, never the key"),
     _row("llm.model_served", "model_served", "string", "Model name sent to the backend"),
     _row("llm.cached_tokens", "cached_tokens", "int", "Prompt tokens read from the prefix cache", "{token}"),

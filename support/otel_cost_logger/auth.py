@@ -1,194 +1,148 @@
-"""The proxy's front door: which tenant does this API key belong to?
+"""The proxy's front door: whose API key is this, and what may it ask for?
 
-LiteLLM keeps virtual keys in Postgres. A small stack has none, so this module gives the proxy a file of
-*hashed* keys instead. Name it in the proxy configuration::
+Name it in the proxy configuration, and point ``OTEL_COST_LOGGER_KEYS_FILE`` at the file of keys (see `keys.entries`;
+``python -m otel_cost_logger keys add TENANT`` makes one)::
 
     general_settings:
       custom_auth: otel_cost_logger.auth.user_api_key_auth
 
-and point ``OTEL_COST_LOGGER_KEYS_FILE`` at the file. The tenant found here becomes the key's team, the one
-field of a LiteLLM payload that a caller cannot write (`record.py` reads it back as the tenant).
+A key is looked up in this order, and the first that knows it decides:
 
-The file is JSON: ``{"version": 1, "keys": [{"sha256": HEX, "tenant": NAME, "alias": NAME}, ...]}``. Keys
-carry 192 random bits, so an unsalted SHA-256 cannot be reversed by guessing.
+1. the master key (``LITELLM_MASTER_KEY``), which is the operator's own and has no tenant;
+2. the keys file. The tenant becomes the key's team, the one field of a LiteLLM payload that a caller cannot write
+   (`record.py` reads it back as the tenant). A key that is revoked or has expired is refused here;
+3. LiteLLM's own virtual keys, where the proxy has a database: the key goes on to LiteLLM's own check.
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-import json
 import logging
 import os
-import secrets
-import threading
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
+
+from otel_cost_logger.keys.entries import KeysFileError, TenantKey, hash_key, moment_text
+from otel_cost_logger.keys.ring import KeyRing, key_ring
 
 if TYPE_CHECKING:
     from fastapi import Request
 
-KEYS_FILE_VARIABLE = "OTEL_COST_LOGGER_KEYS_FILE"
 MASTER_KEY_VARIABLE = "LITELLM_MASTER_KEY"
+
+_MODEL_IN_ADDRESS = ("model", "model_name")  # parameters of LiteLLM's routes
 
 _log = logging.getLogger(__name__)
 
 
-class KeysFileError(ValueError):
-    """The keys file cannot be used; the message names the file, the entry and what is wrong."""
+class KeyRefused(ProxyException):
+    """The answer to a key that opens nothing, in OpenAI's form and without a word of the key.
 
-
-@dataclass(frozen=True, slots=True)
-class TenantKey:
-    """One entry of the keys file: the key's hash (never the key), its tenant, and a name for the key."""
-
-    sha256: str
-    tenant: str
-    alias: str
-
-
-def hash_key(key: str) -> str:
-    """The hexadecimal SHA-256 of ``key``, as it stands in the keys file."""
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def read_keys(path: Path) -> dict[str, TenantKey]:
-    """Read the keys file at ``path``; returns its entries by hash.
-
-    Raises `KeysFileError` when the file is missing, is not JSON, or has an entry that is incomplete or
-    stands there twice.
-    """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise KeysFileError(f"keys file {path}: {error.strerror}; create it or correct {KEYS_FILE_VARIABLE}") from error
-    except ValueError as error:
-        raise KeysFileError(f"keys file {path} is not valid JSON: {error}") from error
-    entries = document.get("keys") if isinstance(document, dict) else None
-    if not isinstance(entries, list):
-        raise KeysFileError(f'keys file {path}: expected an object with a list under "keys"')
-    keys: dict[str, TenantKey] = {}
-    for number, entry in enumerate(entries, start=1):
-        where = f"keys file {path}, entry {number}"
-        fields = entry if isinstance(entry, dict) else {}
-        digest, tenant = fields.get("sha256"), fields.get("tenant")
-        if not isinstance(digest, str) or len(digest) != 64 or set(digest) - set("0123456789abcdef"):
-            raise KeysFileError(f'{where}: "sha256" must be 64 lower-case hexadecimal digits')
-        if not isinstance(tenant, str) or not tenant.strip():
-            raise KeysFileError(f'{where}: "tenant" must be a non-empty string')
-        if digest in keys:
-            raise KeysFileError(f"{where}: the same key stands there twice")
-        keys[digest] = TenantKey(digest, tenant, str(fields.get("alias") or tenant))
-    return keys
-
-
-def add_key(path: Path, tenant: str, alias: str | None = None) -> str:
-    """Make a new key for ``tenant``, store its hash in the file at ``path`` and return the key itself.
-
-    The key exists only in the return value. The file is created when missing, replaced atomically and
-    readable by its owner alone. Raises `KeysFileError` when an existing file cannot be used.
-    """
-    keys = read_keys(path) if path.exists() else {}
-    key = "sk-" + secrets.token_hex(24)
-    entry = TenantKey(hash_key(key), tenant, alias or tenant)
-    document = {"version": 1, "keys": [_as_json(known) for known in (*keys.values(), entry)]}
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        json.dump(document, file, indent=2)
-    partial.replace(path)
-    return key
-
-
-def _as_json(entry: TenantKey) -> dict[str, str]:
-    return {"sha256": entry.sha256, "tenant": entry.tenant, "alias": entry.alias}
-
-
-class KeyRing:
-    """The keys file in memory, read again whenever it changes.
-
-    A change that cannot be read leaves the last good keys in force and is logged; a first read that fails
-    raises, because a proxy that knows no tenant should not start quietly.
+    ``key`` is its entry where it has one: the refusal's record can then name the tenant.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._version = self._stat()
-        self._keys = read_keys(path)
-
-    def find(self, key: str) -> TenantKey | None:
-        """The entry of ``key``, or None when it is unknown. Compares hashes in constant time."""
-        self._reload_if_changed()
-        digest = hash_key(key)
-        entry = self._keys.get(digest)
-        return entry if entry and hmac.compare_digest(entry.sha256, digest) else None
-
-    def _stat(self) -> tuple[int, int, int] | None:
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
-
-    def _reload_if_changed(self) -> None:
-        version = self._stat()
-        if version == self._version:
-            return
-        with self._lock:
-            self._version = version
-            try:
-                self._keys = read_keys(self._path)
-            except KeysFileError as error:
-                _log.error("%s; the %d keys read before stay in force", error, len(self._keys))
+    def __init__(self, message: str, *, code: int = 401, key: TenantKey | None = None) -> None:
+        kind = "auth_error" if code == 401 else "server_error"
+        super().__init__(message=message, type=kind, param="api_key", code=code)
+        self.refused_key = key
 
 
-_ring: KeyRing | None = None
-_ring_lock = threading.Lock()
+async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKeyAuth | str:
+    """LiteLLM's ``custom_auth``: the caller's identity for ``api_key``, or the key itself when LiteLLM is to check it.
 
-
-def _key_ring() -> KeyRing:
-    global _ring
-    with _ring_lock:
-        if _ring is None:
-            path = os.environ.get(KEYS_FILE_VARIABLE)
-            if not path:
-                raise KeysFileError(f"{KEYS_FILE_VARIABLE} is not set: it names the file that maps keys to tenants")
-            _ring = KeyRing(Path(path))
-        return _ring
-
-
-async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKeyAuth:
-    """LiteLLM's ``custom_auth``: the caller's tenant for ``api_key``, as the key's team.
-
-    The master key (``LITELLM_MASTER_KEY``) is the operator's own and has no tenant. Raises
-    `ProxyException` with status 401, without a word of the key, for any other key that the file lacks.
+    Raises `KeyRefused` with status 401 for a key that nobody knows, that is revoked or has expired, with 500 when the
+    keys file cannot be used, and LiteLLM's own `ProxyException` for a model that the key may not ask for.
     """
-    del request  # the tenant depends on the key alone; headers and body belong to the caller
     if not api_key:
-        raise _unauthorized()
+        raise _unknown()
     master_key = os.environ.get(MASTER_KEY_VARIABLE)
     if master_key and hmac.compare_digest(hash_key(api_key), hash_key(master_key)):
         return UserAPIKeyAuth(api_key=hash_key(api_key), key_alias="master", user_role=LitellmUserRoles.PROXY_ADMIN)
-    entry = _key_ring().find(api_key)
+    entry = _ring().find(api_key)
     if entry is None:
-        raise _unauthorized()
-    return UserAPIKeyAuth(
+        if _litellm_checks_keys():
+            return api_key
+        raise _unknown()
+    _require_active(entry)
+    identity = UserAPIKeyAuth(
         api_key=entry.sha256,
         key_alias=entry.alias,
         team_id=entry.tenant,
         team_alias=entry.tenant,
+        models=list(entry.models),
         user_role=LitellmUserRoles.INTERNAL_USER,
+    )
+    if entry.models:
+        await _require_allowed_models(entry, identity, request)
+    return identity
+
+
+def _ring() -> KeyRing:
+    try:
+        return key_ring()
+    except KeysFileError as error:
+        _log.error("%s; every key but the master key is refused until then", error)
+        raise KeyRefused("The proxy cannot read its keys. Tell its operator, whose log says why.", code=500) from error
+
+
+def _unknown() -> KeyRefused:
+    return KeyRefused(
+        "Authentication Error: unknown or missing API key. Send the key that your operator gave you as "
+        "'Authorization: Bearer <key>'."
     )
 
 
-def _unauthorized() -> Any:
-    return ProxyException(
-        message="Authentication Error: unknown or missing API key. Send the key that your operator gave you as "
-        "'Authorization: Bearer <key>'.",
-        type="auth_error",
-        param="api_key",
-        code=401,
+def _require_active(entry: TenantKey) -> None:
+    state = entry.state(datetime.now(UTC))
+    if state == "active":
+        return
+    _log.warning("refused a key that is %s: %s of %s", state, entry.alias, entry.tenant)
+    since = f" (since {moment_text(entry.expires)})" if state == "expired" and entry.expires else ""
+    verb = "has expired" if state == "expired" else "is revoked"
+    raise KeyRefused(f"Authentication Error: this API key {verb}{since}. Ask your operator for a new one.", key=entry)
+
+
+async def _require_allowed_models(entry: TenantKey, identity: UserAPIKeyAuth, request: Request) -> None:
+    """Refuse a model, also one among the request's fallbacks, that is not among the key's.
+
+    LiteLLM itself checks the models of a custom identity only with two settings that are off by default.
+    """
+    from litellm.proxy.auth.auth_utils import get_request_route
+    from litellm.proxy.auth.user_api_key_auth import enforce_key_and_fallback_model_access
+    from litellm.proxy.common_utils.http_parsing_utils import _read_request_body, safe_get_request_query_params
+    from litellm.proxy.proxy_server import llm_model_list, llm_router
+
+    body = await _read_request_body(request=request)
+    # LiteLLM checks the body's model alone, and serves that of the path or the query where there is one.
+    addresses = (request.path_params, safe_get_request_query_params(request))
+    named = [given.get(name) for given in addresses for name in _MODEL_IN_ADDRESS]
+    try:
+        for request_data in (body, *({**body, "model": model} for model in named if model)):
+            await enforce_key_and_fallback_model_access(
+                valid_token=identity,
+                request_data=request_data,
+                route=get_request_route(request=request),
+                request=request,
+                llm_model_list=llm_model_list,
+                llm_router=llm_router,
+            )
+    except ProxyException as refusal:
+        refusal.refused_key = entry
+        raise
+
+
+def _litellm_checks_keys() -> bool:
+    """True where LiteLLM has a database with keys of its own, and will check a key that we give back to it.
+
+    The latter is the doing of LiteLLM's package ``litellm-enterprise``, which the proxy's extra brings; without it the
+    key would end up in an error text.
+    """
+    server = sys.modules.get("litellm.proxy.proxy_server")
+    checks = sys.modules.get("litellm.proxy.auth.user_api_key_auth")
+    return (
+        getattr(server, "prisma_client", None) is not None
+        and getattr(checks, "enterprise_custom_auth", None) is not None
     )

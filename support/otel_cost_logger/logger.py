@@ -21,6 +21,7 @@ from litellm.constants import LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL
 from litellm.integrations.custom_logger import CustomLogger
 from opentelemetry.sdk.trace import TracerProvider
 
+from otel_cost_logger.caller_fields import NotAllowed, remove_operators_fields
 from otel_cost_logger.expected import Expected
 from otel_cost_logger.inflight import InFlight
 from otel_cost_logger.metrics import publish_calls
@@ -136,16 +137,24 @@ class OtelCostLogger(CustomLogger):
     # Hooks of the proxy alone.
 
     async def async_pre_call_hook(self, user_api_key_dict: Any, cache: Any, data: Any, call_type: Any) -> Any:
-        """Before each proxied call: from here on a record is due, and the caller must not be able to prevent it."""
+        """Before each proxied call: from here on a record is due, and the caller must not be able to prevent it.
+
+        The only hook that raises, on purpose: a request whose answer could not be counted is refused with status 400.
+        """
         # LiteLLM honours "no-log": true in a request body unless this is set.
         litellm.global_disable_no_log_param = True
+        if is_llm_call(call_type) and isinstance(data, dict):
+            try:
+                remove_operators_fields(data, call_type)
+            except NotAllowed as error:
+                raise _bad_request(error) from error
 
         def expect_report() -> None:
             self._provider()  # from the first call on, so that a SIGTERM right after its answer finds its handler
             if is_llm_call(call_type):
                 team, alias = (getattr(user_api_key_dict, name, None) for name in ("team_id", "key_alias"))
                 self._expect(_call_id(data), clean(team or alias), data.get("model"))
-                self._in_flight.begin(_request_key(data, user_api_key_dict), {"call_type": call_type, **data})
+                self._in_flight.begin(_request_key(data, user_api_key_dict), {**data, "call_type": call_type})
 
         self._guarded(expect_report)
         return data
@@ -278,6 +287,13 @@ def _behind_proxy() -> bool:
     return "litellm.proxy.proxy_server" in sys.modules
 
 
+def _bad_request(error: Exception) -> Exception:
+    from litellm.proxy._types import ProxyException  # the proxy's own: a program in library mode must not load it
+
+    refusal: Exception = ProxyException(message=str(error), type="invalid_request_error", param=None, code=400)
+    return refusal
+
+
 def _may_be_retried(kwargs: Any) -> bool:
     """True when the proxy's router may repeat this attempt: the call reached a deployment behind the proxy."""
     if not isinstance(kwargs, Mapping) or kwargs.get(LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL):
@@ -305,7 +321,15 @@ def _metadata(kwargs: Any) -> Mapping[Any, Any]:
 def _call_key(kwargs: Any) -> Hashable:
     """Call id and key of a call, as the logging hooks show them."""
     call_id = str(kwargs.get("litellm_call_id")) if isinstance(kwargs, Mapping) else ""
-    return (call_id, str(_metadata(kwargs).get("user_api_key_hash")))
+    return (call_id, str(_key_hash(kwargs)))
+
+
+def _key_hash(kwargs: Any) -> Any:
+    """The authenticated key's, which LiteLLM takes out of whatever a caller writes."""
+    params = kwargs.get("litellm_params") if isinstance(kwargs, Mapping) else None
+    notes = [params.get(name) for name in ("litellm_metadata", "metadata")] if isinstance(params, Mapping) else []
+    found = (note.get("user_api_key_hash") for note in notes if isinstance(note, Mapping))
+    return next((value for value in found if value), None)
 
 
 def _request_key(request: Any, user_api_key_dict: Any) -> Hashable:

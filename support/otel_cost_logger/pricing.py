@@ -18,6 +18,7 @@ from typing import Any
 
 import litellm
 from litellm.litellm_core_utils.litellm_logging import use_custom_pricing_for_model
+from litellm.types.utils import CustomPricingLiteLLMParams
 
 from otel_cost_logger.prices.book import PriceBook
 from otel_cost_logger.prices.price import Price
@@ -30,6 +31,8 @@ UNPRICED = "unpriced"  # nobody has a price for this model
 NOT_CHARGED = "not_charged"  # no token was counted, so there is nothing to price
 
 _COST_MAP_VERSION = f"litellm-{version('litellm')}"
+# LiteLLM refuses a request that names one of these. Anything else with "cost" in its name may be a caller's.
+_PRICE_FIELDS = frozenset(CustomPricingLiteLLMParams.model_fields)
 _MAX_USD = 9e9  # in nano-dollars just under 2**63: OTLP carries integers as int64
 _MAX_NANO_USD = int(_MAX_USD) * 10**9
 
@@ -146,7 +149,7 @@ def _prices(litellm_params: Mapping[Any, Any]) -> tuple[tuple[str, float], ...]:
         str(name): float(value)
         for source in sources
         for name, value in source.items()
-        if "cost" in str(name) and isinstance(value, int | float)
+        if name in _PRICE_FIELDS and isinstance(value, int | float)
     }
     return tuple(sorted(prices.items()))
 

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 from litellm.constants import LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL
 
+from otel_cost_logger.claims import claims_of
+from otel_cost_logger.keys.entries import TenantKey
 from otel_cost_logger.planned import PlannedSpan, planned_for, planned_for_logging_object
 from otel_cost_logger.prices.book import PriceBook
 from otel_cost_logger.pricing import Cost, cost_by_book, cost_of
@@ -107,6 +109,7 @@ class CallRecord(NamedTuple):  # made once per call: in half the time of a froze
     server_port: int | None
     traceparent: str | None
     planned: PlannedSpan | None
+    tenant_claimed: str | None = None
     schema_version: str = SCHEMA_VERSION
 
     @property
@@ -179,8 +182,11 @@ def build_record(
     start_ns, end_ns = _interval(payload, start_time, end_time)
     # Set when the proxy itself refused the request: wrong key, unknown model, malformed body.
     refused = failed and bool(call.get(LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL))
-    tenant_id, tenant_source = _tenant(
-        identity, metadata, behind_proxy=behind_proxy, unknown_key=refused and error_status == 401
+    refused_key = _refused_key(call.get("exception"))
+    tenant_id, tenant_source = (
+        (refused_key.tenant, TENANT_TEAM)
+        if refused_key
+        else _tenant(identity, metadata, behind_proxy=behind_proxy, unknown_key=refused and error_status == 401)
     )
     api_base = payload.get("api_base") or params.get("api_base")
     address, port = _server(api_base) if isinstance(api_base, str) else (None, None)
@@ -203,7 +209,8 @@ def build_record(
         provider=clean(call.get("custom_llm_provider") or payload.get("custom_llm_provider")) or None,
         tenant_id=tenant_id,
         tenant_source=tenant_source,
-        key_alias=clean(identity.get("user_api_key_alias")) or None,
+        tenant_claimed=clean(claims_of(_mapping(params.get("proxy_server_request")))) or None if behind_proxy else None,
+        key_alias=refused_key.alias if refused_key else clean(identity.get("user_api_key_alias")) or None,
         outcome=outcome,
         prompt_tokens=prompt,
         completion_tokens=completion,
@@ -299,8 +306,10 @@ def _of(value: object, name: str) -> Any:
 
 
 def _metadata(params: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    metadata, other = _mapping(params.get("metadata")), _mapping(params.get("litellm_metadata"))
-    return {**other, **metadata} if other else metadata
+    """The proxy's notes on a call. For /v1/messages and /v1/responses they are in ``litellm_metadata``, and
+    ``metadata`` is the caller's own."""
+    metadata, notes = _mapping(params.get("metadata")), _mapping(params.get("litellm_metadata"))
+    return {**metadata, **notes} if notes else metadata
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:
@@ -344,6 +353,12 @@ def _usage_source(
     if stream and _sync_name(call_type) in ("completion", "text_completion"):
         return USAGE_ENGINE if _of(asked, "include_usage") else USAGE_ESTIMATED
     return USAGE_ENGINE
+
+
+def _refused_key(exception: object) -> TenantKey | None:
+    """The entry of a key that `auth` refused although it knows it: it is revoked, say. A caller cannot write one."""
+    key = getattr(exception, "refused_key", None)
+    return key if isinstance(key, TenantKey) else None
 
 
 def _tenant(

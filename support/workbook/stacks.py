@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 
+from otel_cost_logger.keys.file import add_key
 from workbook.paths import shown
 from workbook.services import BATCH_DELAY_MS, Backend, Managed, Mock, NotStarted, Proxy, Receiver
 
@@ -117,8 +118,6 @@ class Stack(Managed):
         return self.run_dir / "keys.json"
 
     def _make_keys(self) -> dict[str, str]:
-        from otel_cost_logger.auth import add_key  # imports LiteLLM, which takes seconds
-
         return {tenant: add_key(self._keys_file, tenant) for tenant in self._tenants}
 
     @property

@@ -172,7 +172,8 @@ def test_the_proxy_writes_a_ledger_and_sends_it_to_the_collector(
     keys = proxy_environment["OTEL_COST_LOGGER_KEYS_FILE"]
     assert source_of(proxy, keys) == ("tenant-keys", False)
     assert source_of(services["keys"], keys) == ("tenant-keys", True)
-    assert keys in services["keys"]["entrypoint"][2]
+    assert services["keys"]["entrypoint"] == ["python", "-m", "otel_cost_logger", "keys"]
+    assert services["keys"]["environment"] == {"OTEL_COST_LOGGER_KEYS_FILE": keys}
     receivers = collector["receivers"]["otlp"]["protocols"]
     port = receivers["grpc" if settings.protocol == GRPC else "http"]["endpoint"].rpartition(":")[2]
     assert proxy_environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == f"http://collector:{port}"

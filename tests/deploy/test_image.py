@@ -144,10 +144,12 @@ def environment(
 def test_a_call_through_the_composed_proxy_is_recorded(
     services: dict[str, Any], environment: dict[str, str], tmp_path: Path
 ) -> None:
-    make_key = services["keys"]["entrypoint"]
-    assert make_key[:2] == ["python", "-c"]
-    keys = Path(environment["OTEL_COST_LOGGER_KEYS_FILE"])
-    key = python(make_key[2].replace("/var/lib/tenant-keys", str(keys.parent)), tmp_path, {}, "tenant-composed")
+    module = services["keys"]["entrypoint"]
+    assert module[:2] == ["python", "-m"]
+    make_key = [sys.executable, *module[1:], "add", "tenant-composed"]
+    key = subprocess.run(
+        make_key, env=child_environment(environment), cwd=tmp_path, check=True, capture_output=True, text=True
+    ).stdout.strip()
     with stack("composed", protocol="grpc", env=environment) as running:
         for service, url in {"proxy": running.proxy_url, "mock": running.mock_url}.items():
             check = services[service]["healthcheck"]["test"]

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from litellm.integrations.custom_logger import CustomLogger
 
-from otel_cost_logger.auth import add_key
+from otel_cost_logger.keys.file import add_key
 from workbook.paths import DEPLOY
 from workbook.services import Proxy
 

@@ -320,6 +320,43 @@ def test_a_ledger_of_an_earlier_record_gets_the_new_columns(ledger: Path, durabl
     assert ask(ledger, "SELECT tenant_id, choice_count FROM spans ORDER BY id") == [("acme", None), (None, 2)]
 
 
+def test_processes_that_bring_an_earlier_ledger_up_to_date_at_once_lose_nothing(
+    ledger: Path, durable: Make, make_spans: Any
+) -> None:
+    first = durable(None)
+    first.on_end(make_spans(1, **{"llm.tenant_id": "acme"})[0])
+    first.shutdown()
+    earlier = ("choice_count", "tenant_source", "cost_nano_usd")
+    for column in earlier:
+        ask(ledger, f"ALTER TABLE spans DROP COLUMN {column}")
+    script = f"""
+    import sys
+    from pathlib import Path
+    from otel_cost_logger.ledger.file import open_for_writing
+    print("ready", flush=True)
+    sys.stdin.readline()
+    connection = open_for_writing(Path({str(ledger)!r}), busy_seconds=1)
+    connection.execute("INSERT INTO spans (tenant_id, cost_nano_usd) VALUES ('later', 7)")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    others = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    for other in others:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "ready\n"
+    for other in others:
+        assert other.stdin is not None
+        other.stdin.write("go\n")
+        other.stdin.flush()
+    for other in others:
+        other.communicate()
+        assert other.returncode == 0
+    present = [row[1] for row in ask(ledger, "PRAGMA table_info(spans)")]
+    assert len(present) == len(set(present))
+    assert set(earlier) <= set(present)
+    found = ask(ledger, "SELECT tenant_id, cost_nano_usd FROM spans ORDER BY id")
+    assert found == [("acme", None), *[("later", 7)] * 6]
+
+
 def test_a_program_that_leaves_a_transaction_open_stops_nobody_for_good(
     ledger: Path, durable: Make, make_spans: Any, eventually: Any
 ) -> None:

@@ -9,12 +9,12 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from otel_cost_logger.ledger import focus
 from otel_cost_logger.ledger.file import LedgerError, identity, open_for_reading
@@ -25,6 +25,7 @@ from otel_cost_logger.ledger.retention import old_spans
 from otel_cost_logger.ledger.writer import LedgerWriter
 from otel_cost_logger.otlp.sending import sender_for
 from otel_cost_logger.settings import GRPC, HTTP_PROTOBUF, LEDGER_FILE
+from otel_cost_logger.text_table import table_lines
 
 _WRITERS: dict[str, Callable[[sqlite3.Connection, Window, TextIO], int]] = {
     "csv": write_csv,
@@ -123,7 +124,7 @@ def _status_lines(path: Path, found: Status) -> Iterator[str]:
         )
         for tenant in found.tenants
     ]
-    yield from _table(names, lines)
+    yield from table_lines(names, lines)
 
 
 def _usd(nano_usd: int) -> str:
@@ -146,7 +147,7 @@ def _query(path: Path, arguments: argparse.Namespace) -> int:
     elif arguments.format == "csv":
         csv.writer(sys.stdout, lineterminator="\n").writerows([names, *rows])
     else:
-        for line in _table(names, [["" if value is None else str(value) for value in row] for row in rows]):
+        for line in table_lines(names, [["" if value is None else str(value) for value in row] for row in rows]):
             print(line)
     return 0
 
@@ -278,10 +279,3 @@ def _new_file(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _table(names: Sequence[str], lines: Iterable[Sequence[Any]]) -> Iterator[str]:
-    cells = [list(names), *[list(line) for line in lines]]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
-    for line in cells:
-        yield "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
 
+from otel_cost_logger.file_lock import FileLock
 from otel_cost_logger.ledger.batches import BatchSize
-from otel_cost_logger.ledger.file import FileIdentity, FileLock, identity, is_broken, open_beside_writer
+from otel_cost_logger.ledger.file import FileIdentity, identity, is_broken, open_beside_writer
 from otel_cost_logger.ledger.reading import calls_without_record
 from otel_cost_logger.ledger.retention import old_spans
 from otel_cost_logger.ledger.suspects import Suspects

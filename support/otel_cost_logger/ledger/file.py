@@ -7,7 +7,6 @@ the file itself (create it, move it aside) happens under a lock that the others 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import sqlite3
@@ -15,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from otel_cost_logger.file_lock import locked
 from otel_cost_logger.ledger.schema import APPLICATION_ID, COLUMNS, TABLES, VERSION
 
 # Pages of 4 KiB. The background thread moves the write-ahead log into the database long before; this is for a
@@ -174,43 +174,8 @@ def _missing_columns(connection: sqlite3.Connection) -> list[str]:
 
 @contextlib.contextmanager
 def _setup_lock(path: Path) -> Iterator[None]:
-    with FileLock(path.with_name(path.name + ".setup-lock")) as lock:
-        deadline = time.monotonic() + LOCKED_SECONDS
-        while not lock.take():
-            if time.monotonic() > deadline:
-                raise LedgerError(f"another process has been opening {path} for {LOCKED_SECONDS:g} s")
-            time.sleep(0.005)
-        yield
-
-
-class FileLock:
-    """A lock between processes that ends with its holder, however that ends. Its file stays behind, empty."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor: int | None = None
-
-    def __enter__(self) -> FileLock:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-    def take(self) -> bool:
-        """Take it if nobody else holds it; True when we hold it. Raises `OSError` when its file cannot be made."""
-        try:
-            fcntl.flock(self._open(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def release(self) -> None:
-        """Let go. A forked child that calls this drops its copy alone: the parent's lock holds."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def _open(self) -> int:
-        if self._descriptor is None:
-            self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
-        return self._descriptor
+    try:
+        with locked(path.with_name(path.name + ".setup-lock"), LOCKED_SECONDS):
+            yield
+    except TimeoutError as error:
+        raise LedgerError(f"another process has been opening {path} for {LOCKED_SECONDS:g} s") from error

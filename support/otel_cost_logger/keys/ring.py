@@ -1,0 +1,91 @@
+"""The keys file in the memory of a process that serves calls: read again whenever it changes."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import os
+import threading
+from pathlib import Path
+
+from otel_cost_logger.keys.entries import KeysFileError, TenantKey, hash_key
+from otel_cost_logger.keys.file import KEYS_FILE_VARIABLE, read_keys
+
+_log = logging.getLogger(__name__)
+
+
+class KeyRing:
+    """The keys of the file at ``path``. Thread-safe.
+
+    A change that cannot be read (a broken file, or none) leaves the last good keys in force and is logged, once per
+    change. A first read that fails raises `KeysFileError`, because a proxy that knows no tenant should not serve.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._version = self._stat()
+        self._keys = read_keys(path)
+
+    def find(self, key: str) -> TenantKey | None:
+        """The entry of ``key``, whatever its state, or None when it is unknown. Compares hashes in constant time."""
+        digest = hash_key(key)
+        entry = self.of(digest)
+        return entry if entry and hmac.compare_digest(entry.sha256, digest) else None
+
+    def of(self, sha256: str) -> TenantKey | None:
+        """The entry of the key with the hash ``sha256``, whatever its state, or None when it is unknown."""
+        self._reload_if_changed()
+        return self._keys.get(sha256)
+
+    def _stat(self) -> tuple[int, int, int] | None:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino
+
+    def _reload_if_changed(self) -> None:
+        if self._stat() == self._version:
+            return
+        with self._lock:
+            version = self._stat()
+            if version == self._version:  # another thread was quicker
+                return
+            self._version = version
+            try:
+                self._keys = read_keys(self._path)
+            except KeysFileError as error:
+                _log.error("%s; the %d keys read before stay in force", error, len(self._keys))
+            else:
+                _log.info("keys file %s has changed: %d keys", self._path, len(self._keys))
+
+
+_ring: KeyRing | None = None
+_ring_lock = threading.Lock()
+
+
+def key_ring() -> KeyRing:
+    """This process's ring, of the file that ``OTEL_COST_LOGGER_KEYS_FILE`` names.
+
+    Raises `KeysFileError` when the variable is not set, or the file cannot be read the first time.
+    """
+    global _ring
+    with _ring_lock:
+        if _ring is None:
+            path = os.environ.get(KEYS_FILE_VARIABLE)
+            if not path:
+                raise KeysFileError(f"{KEYS_FILE_VARIABLE} is not set: it names the file that maps keys to tenants")
+            _ring = KeyRing(Path(path))
+        return _ring
+
+
+def key_of(sha256: str) -> TenantKey | None:
+    """The entry of the key with the hash ``sha256`` on this process's ring.
+
+    None when the file has no such key, and in a process that has no keys file (LiteLLM's own keys, library mode).
+    """
+    try:
+        return key_ring().of(sha256)
+    except KeysFileError:
+        return None
