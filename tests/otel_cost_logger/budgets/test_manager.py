@@ -22,6 +22,8 @@ from otel_cost_logger.settings import Settings
 @pytest.fixture
 def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BudgetManager:
     monkeypatch.chdir(tmp_path)  # it writes where it is
+    # Its own thread may write after the test, and elsewhere.
+    monkeypatch.setattr(BudgetManager, "_save_data_thread", BudgetManager.save_data)
     manager = BudgetManager(project_name="test")
     manager.create_budget(total_budget=0.00001, user="tenant-acme")
     return manager
