@@ -43,8 +43,10 @@ class Enforcement:
         Raises `SettingsError` for a file that cannot be used, and for budgets without a ledger.
         """
         keys_file = os.environ.get(KEYS_FILE_VARIABLE)
-        if keys_file and settings.ledger is None:
-            _require_no_budget(Path(keys_file))
+        if settings.ledger is None:
+            if keys_file:  # a key that gets a budget later has none until the next start, which asks for a ledger
+                _require_no_budget(Path(keys_file))
+            return None
         book = None
         if settings.budgets_file is not None:
             try:
