@@ -1,4 +1,6 @@
-"""The command line. ``run`` exits with 0 when the result is valid, 3 when it is stored but not for quoting."""
+"""The command line. ``run`` exits with 0 when the result is valid, 3 when it is stored but not for quoting, and
+``compare`` with 0 when the second result reproduces the first, 4 when it does not. Every command exits with 1, and a
+reason, where it refuses."""
 
 from __future__ import annotations
 
@@ -13,8 +15,12 @@ import httpx
 from benchmarks.engine_latency import measure as engine_latency
 from benchmarks.gpu_smoke import measure as gpu_smoke
 from benchmarks.harness.benchmark import AnyParameter, Benchmark, NotMeasured, Value
+from benchmarks.harness.comparable import NotComparable
+from benchmarks.harness.compare import compare
+from benchmarks.harness.preflight import Refused
 from benchmarks.harness.provenance import machine_label
-from benchmarks.harness.results import RESULTS, Result, is_label
+from benchmarks.harness.rendering import NotDrawn, render
+from benchmarks.harness.results import RESULTS, Result, ResultError, is_label, load_result, newest_results
 from benchmarks.harness.run import run
 from benchmarks.mock_headroom import measure as mock_headroom
 from benchmarks.span_processors import measure as span_processors
@@ -35,10 +41,11 @@ _ALL = (
 )
 BENCHMARKS = {benchmark.name: benchmark for benchmark in _ALL}
 _NOT_MEASURED = (
-    *(NotMeasured, ChildError, EngineNotBuilt, ModelNotMade, EngineUnreadable, EngineRestarted),
+    *(NotMeasured, Refused, ChildError, EngineNotBuilt, ModelNotMade, EngineUnreadable, EngineRestarted),
     *(OSError, httpx.HTTPError),
 )
 NOT_FOR_QUOTING = 3
+DIFFERS = 4
 INTERRUPTED = 130
 
 
@@ -49,13 +56,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command == "list":
         print("\n\n".join(_described(benchmark) for benchmark in BENCHMARKS.values()))
         return 0
+    try:
+        if arguments.command == "render":
+            return _render(arguments.results, arguments.out)
+        if arguments.command == "compare":
+            return _compare(arguments.first, arguments.second)
+    except (ResultError, NotComparable, NotDrawn, OSError) as refused:
+        print(f"benchmarks: {refused}", file=sys.stderr)
+        return 1
+    return _run(arguments, words)
+
+
+def _run(arguments: argparse.Namespace, words: list[str]) -> int:
     benchmark = BENCHMARKS[arguments.name]
     # Apart from the notebooks' logs and ledgers: a measurement's calls are nobody's bill.
     os.environ.setdefault(BUILD_VARIABLE, str(build_dir() / "benchmarks"))
     _absolute_python_path()
     parameters = {parameter.name: getattr(arguments, parameter.name) for parameter in benchmark.parameters}
     try:
-        path, result = run(benchmark, parameters, root=arguments.out, label=arguments.machine, argv=words)
+        path, result = run(
+            benchmark,
+            parameters,
+            root=arguments.out,
+            label=arguments.machine,
+            argv=words,
+            anyway=arguments.anyway,
+        )
     except _NOT_MEASURED as error:
         print(f"benchmarks: {benchmark.name} was not measured: {error}", file=sys.stderr)
         return 1
@@ -64,6 +90,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     print(_report(path, result))
     return 0 if result.validity.valid else NOT_FOR_QUOTING
+
+
+def _render(paths: Sequence[Path], out: Path | None) -> int:
+    """Figures of the results at ``paths``; of the newest of each benchmark and machine that has one, without any."""
+    folder = out or build_dir() / "figures"
+    for path, result in [(path, load_result(path)) for path in paths] or newest_results():
+        try:
+            print(shown(render(result, path.stem, folder)))
+        except NotDrawn as no_figure:
+            if paths:
+                raise NotDrawn(f"{shown(path)}: {no_figure}") from no_figure
+            print(f"{shown(path)}: not drawn: {no_figure}")
+    return 0
+
+
+def _compare(first: Path, second: Path) -> int:
+    comparison = compare(load_result(first), load_result(second))
+    print("\n".join(comparison.sentences()))
+    return 0 if comparison.reproduced else DIFFERS
 
 
 def _with_run(words: list[str]) -> list[str]:
@@ -84,6 +129,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("list", help="the benchmarks, their questions and parameters")
+    rendered = commands.add_parser("render", help="figures of stored results, as PNG files", allow_abbrev=False)
+    rendered.add_argument(
+        "results",
+        nargs="*",
+        type=Path,
+        metavar="RESULT",
+        help="result files; without any, the newest of each benchmark on each machine",
+    )
+    rendered.add_argument("--out", type=Path, metavar="DIR", help="folder of the pictures (default: build/figures)")
+    compared = commands.add_parser(
+        "compare", help="does a second result say the same as the first?", allow_abbrev=False
+    )
+    compared.add_argument("first", type=Path, metavar="A", help="a result file")
+    compared.add_argument("second", type=Path, metavar="B", help="a later one, of the same benchmark and machine")
     names = commands.add_parser("run", help="measure, and store the result").add_subparsers(
         dest="name", required=True, metavar="NAME"
     )
@@ -97,6 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         one.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="folder of results")
         one.add_argument("--machine", type=_label, default=machine_label(), metavar="LABEL", help="folder within it")
+        one.add_argument("--anyway", action="store_true", help="measure where it should be refused; the result says so")
         for parameter in benchmark.parameters:
             one.add_argument(
                 _option(parameter),
