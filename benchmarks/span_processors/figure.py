@@ -36,25 +36,17 @@ _DRAIN_NAMES = {"drain": "Durable,\nfrom a file", "exporter_alone": "exporter al
 _DRAINED = "http/protobuf"
 
 
-def fits(result: Result) -> bool:
-    """True when `draw` can draw ``result``: an early one knows only one exporter."""
-    setting: Any = result.summary.get("setting", {})
-    return result.benchmark == "span_processors" and "exporters" in setting
-
-
 def draw(result: Result) -> Figure:
     """What a span costs with each processor and exporter, and how fast a backlog of spans is sent.
 
     Points are medians over rounds, bars their intervals. ``result`` is one of `span_processors`; raises ValueError for
-    any other, and for one of an earlier shape (see `fits`).
+    any other, and KeyError for one of November 23, when the benchmark knew one exporter only.
     """
     require(result, "span_processors")
-    if not fits(result):
-        raise ValueError("this result of span_processors knows only one exporter; the code of its commit draws it")
     summary: Any = result.summary
     with mpl.rc_context({**STYLE, "axes.grid.axis": "x"}):
         figure: Figure
-        figure, ((first, second), (third, rates)) = plt.subplots(2, 2, figsize=(11, 8.6))
+        figure, ((first, second), (third, rates)) = plt.subplots(2, 2, figsize=(11, 9.6), height_ratios=(3, 2))
         by_exporter = summary["microseconds_per_span"]
         costs = dict(zip(("http/protobuf", "grpc", "console"), (first, second, third), strict=True))
         for exporter, axes in costs.items():
@@ -85,6 +77,7 @@ def _span_processors_text(result: Result) -> str:
     return (
         f"{when_and_where(result)}. OpenTelemetry {packages['opentelemetry-sdk']}; OTLP to a receiver in another "
         f"process that counts and discards, the console's text to /dev/null; spans of {setting['attributes']} "
-        f"attributes, {setting['bytes']:,} bytes, in bursts of {parameters['burst']:,}; a backlog of {parameters['backlog']:,}. "
+        f"attributes, {setting['bytes']:,} bytes, in bursts of {parameters['burst']:,}; a backlog of "
+        f"{parameters['backlog']:,}. "
         f"Bars: {drained['confidence']:.1%} intervals over {parameters['rounds']} rounds. Logarithmic scales."
     )

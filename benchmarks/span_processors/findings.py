@@ -64,7 +64,7 @@ _CONFIDENCE = 0.998
 _RECEIVER_LIMIT = 0.9
 _TAIL = 0.001  # the 99.9th percentile is shown where ten calls or more are slower
 _LEAST_IN_TAIL = 10
-_NAMES = {
+NAMES = {
     SIMPLE: "Simple",
     BATCH: "Batch",
     BATCH_TUNED: "Batch, tuned",
@@ -72,7 +72,7 @@ _NAMES = {
     DURABLE_NOTED: "Durable, with calls noted",
     DURABLE_FULL: "Durable, sync=full",
 }
-_SHOWN = tuple(arm for arm in EMISSION_ARMS if arm[0] in _NAMES)
+_SHOWN = tuple(arm for arm in EMISSION_ARMS if arm[0] in NAMES)
 
 
 def slowest_kept(burst: int, rounds: int) -> int:
@@ -366,7 +366,7 @@ _RATED = {
 def _cost_sentence(arm: Arm, cost: Mapping[str, Interval], tail: float | None, confirmed: Interval) -> str:
     last = "" if tail is None else f", 99.9th {tail:,.3g}"
     return (
-        f"{_NAMES[arm[0]]}, {to_words(arm[1])}: on_end takes {_number(cost['on_end_cpu'])} us of the caller's CPU time "
+        f"{NAMES[arm[0]]}, {to_words(arm[1])}: on_end takes {_number(cost['on_end_cpu'])} us of the caller's CPU time "
         f"and {_number(cost['on_end_wall'])} us of its time (single calls: median {cost['on_end_p50'].median:.3g}, "
         f"99th percentile {cost['on_end_p99'].median:,.3g}{last}); with the making of the span it is "
         f"{_number(cost['callback_cpu'])} and {_number(cost['callback_wall'])} us; until all is confirmed a span has "
