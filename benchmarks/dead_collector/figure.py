@@ -58,5 +58,6 @@ def _text(result: Result) -> str:
     return (
         f"{when_and_where(result)}. LiteLLM {packages['litellm']} proxy, one worker, with the mock of vLLM behind it; "
         f"OpenTelemetry {packages['opentelemetry-sdk']}, {to_words(str(parameters['protocol']))}, default settings. "
-        f"One caller, one request at a time; {parameters['rounds']} rounds of two requests and a probe. Logarithmic scale."
+        f"One caller, one request at a time; {parameters['rounds']} rounds of two requests and a probe. "
+        "Logarithmic scale."
     )

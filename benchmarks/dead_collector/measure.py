@@ -1,10 +1,10 @@
 """What does a dead collector do to the latency of requests, and to the proxy's liveness probe?
 
 The real LiteLLM proxy, with one worker and the mock of vLLM behind it, sends its cost spans by OTLP through one of
-three span processors, each with its defaults. First the collector is there, then its port is closed. In both cases a caller
-makes rounds of three steps, one after the other: a request, another request, ``GET /health/liveliness``. Two requests,
-because LiteLLM calls the plugin after it has answered: whom a slow export holds up is whoever comes next, a caller or
-the probe. Before the rounds one request, which is not kept, opens connections.
+three span processors, each with its defaults. First the collector is there, then its port is closed. In both cases a
+caller makes rounds of three steps, one after the other: a request, another request, ``GET /health/liveliness``. Two
+requests, because LiteLLM calls the plugin after it has answered: whom a slow export holds up is whoever comes next, a
+caller or the probe. Before the rounds one of each, which is not kept: it opens connections and imports what is needed.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def _measured(processor: Processor, protocol: str, rounds: int) -> Iterator[Samp
     ) as house:
         with house.http(_TENANT) as caller:
             caller.timeout = httpx.Timeout(_TIMEOUT_SECONDS)
-            _seconds(caller, REQUEST)
+            for step in (REQUEST, PROBE):
+                _seconds(caller, step)
             for collector in (ALIVE, DEAD):
                 if collector == DEAD:
                     house.collector.stop()
