@@ -52,7 +52,7 @@ def _measured(processor: Processor, protocol: str, rounds: int) -> Iterator[Samp
     with stack(
         f"{NAME}_{processor}",
         processor=processor,
-        protocol=GRPC if protocol == GRPC else HTTP_PROTOBUF,
+        protocol="grpc" if protocol == GRPC else "http/protobuf",
         tenants=[_TENANT],
         env={"OTEL_BSP_SCHEDULE_DELAY": _DELAY_MS[processor]},
     ) as house:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from opentelemetry.sdk.resources import Resource
@@ -26,9 +27,10 @@ from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
-from benchmarks.span_losses.findings import BATCH, BATCH_FLUSHING
+from benchmarks.span_losses.findings import BATCH_FLUSHING
 from benchmarks.span_losses.receiver import span_id
 from benchmarks.span_processors.blocks import PROCESSORS, otlp_exporter
+from benchmarks.span_processors.findings import BATCH
 from otel_cost_logger.termination import FlushOnTermination
 
 COUNT_BYTES = 8
@@ -68,12 +70,20 @@ class _NumberedIds(RandomIdGenerator):
 
 def run(task: Task) -> None:
     """Do what ``task`` says, until stdin closes or SIGTERM comes (see `_processor`)."""
-    over = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.buffer.read(), over.set()), daemon=True).start()
-    terminated = threading.Event()
+    over, terminated = threading.Event(), threading.Event()
+
+    def watch_stdin() -> None:
+        sys.stdin.buffer.read()
+        over.set()
+
+    def on_sigterm(signum: int, frame: FrameType | None) -> None:
+        terminated.set()
+        over.set()
+
+    threading.Thread(target=watch_stdin, daemon=True).start()
     if task.processor == BATCH_FLUSHING:
         # As a server does, which finishes what it has begun, and lets the signal end it then.
-        signal.signal(signal.SIGTERM, lambda *_: (terminated.set(), over.set()))
+        signal.signal(signal.SIGTERM, on_sigterm)
     unlimited = SpanLimits.UNSET
     provider = TracerProvider(
         resource=Resource.create({"service.name": "span_losses"}),

@@ -139,6 +139,10 @@ class _Run:
         assert self._child is not None
         return self._child
 
+    def wait_for_all(self, spans: int) -> None:
+        """Return when so many spans have ended."""
+        self.child.wait_until(lambda: self.ended == spans or None, _BURST_SECONDS)
+
     def signal_at(self, seconds: float, which: signal.Signals) -> None:
         """Send the signal so many ``seconds`` after the first span, and return when the process has ended."""
         time.sleep(max(0.0, self._began + seconds - time.monotonic()))
@@ -234,7 +238,7 @@ class _Scenario:
         for run in self._runs:
             run.launch(self._burst)
             run.wait_ready()
-            run.child.wait_until(lambda run=run: run.ended == self._burst or None, _BURST_SECONDS)
+            run.wait_for_all(self._burst)
             run.stop()
 
     def _drain(self, run: _Run) -> None:
