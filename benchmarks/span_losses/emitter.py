@@ -1,10 +1,10 @@
 """A process that makes spans, to be killed.
 
 ``python -m benchmarks.span_losses.emitter JSON`` does what the `Task` in ``JSON`` says: it makes spans at a steady
-pace, or a number of them as fast as it can, and says ``{"ready": true}`` before the first. When its stdin closes it
-shuts the provider down, in order, and ends. How many spans have ended is in a file after each of them, so that it
-outlives ``kill -9``. A span is made only when the one before has ended: when a processor holds it up, nothing is made
-up for afterwards.
+pace, or a number of them as fast as it can. It says ``{"ready": true}``, and begins when it is told to, so that many
+can begin together. When its stdin closes it shuts the provider down, in order, and ends. How many spans have ended is
+in a file after each of them, so that it outlives ``kill -9``. A span is made only when the one before has ended: when a
+processor holds it up, nothing is made up for afterwards.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ from benchmarks.span_processors.findings import BATCH
 from otel_cost_logger.termination import FlushOnTermination
 
 COUNT_BYTES = 8
+_POLL_SECONDS = 0.002
 
 
 @dataclass(frozen=True)
 class Task:
     """``spans`` of run ``run``, ``per_second`` of them (0: as fast as can be), through a ``processor`` to ``endpoint``
     by ``protocol``; each with the attributes of one of those in the file ``attributes``. ``ended`` is the file with the
-    number of spans that ended, ``ledger`` that of a durable processor."""
+    number of spans that ended, ``ledger`` that of a durable processor; when the file ``begin`` is there it begins."""
 
     run: int
     spans: int
@@ -51,6 +52,7 @@ class Task:
     attributes: str
     ended: str
     ledger: str
+    begin: str
 
     def as_json(self) -> str:
         return json.dumps(asdict(self))
@@ -98,6 +100,8 @@ def run(task: Task) -> None:
     with Path(task.ended).open("r+b") as file:
         ended = mmap.mmap(file.fileno(), COUNT_BYTES)
     print(json.dumps({"ready": True}), flush=True)
+    while not (Path(task.begin).exists() or over.is_set()):
+        time.sleep(_POLL_SECONDS)
     due = time.monotonic()
     for number in range(task.spans):
         if task.per_second:

@@ -106,7 +106,15 @@ class _Run:
         self._ended = folder / f"ended-{number}"
         self._ended.write_bytes(bytes(COUNT_BYTES))
         self._ledger = folder / f"ledger-{number}.db"
-        self._task = partial(task, run=number, processor=processor, ended=str(self._ended), ledger=str(self._ledger))
+        self._begin = folder / f"begin-{number}"
+        self._task = partial(
+            task,
+            run=number,
+            processor=processor,
+            ended=str(self._ended),
+            ledger=str(self._ledger),
+            begin=str(self._begin),
+        )
         self._child: Child | None = None
         self._began = 0.0
 
@@ -129,8 +137,12 @@ class _Run:
         self._child = Child(f"emitter {self.number}", command, log=self._folder / f"emitter-{self.number}.log")
 
     def wait_ready(self) -> None:
-        """Return when it makes spans. Raises `ChildDied` or `ChildNotReady`."""
+        """Return when it could make spans. Raises `ChildDied` or `ChildNotReady`."""
         self.child.wait_for_announcement(_READY_SECONDS)
+
+    def begin(self) -> None:
+        """Let it make spans."""
+        self._begin.touch()
         self._began = time.monotonic()
 
     @property
@@ -196,6 +208,8 @@ class _Scenario:
                     run.launch(MOST_SPANS - 1)
                 for run in self._runs:
                     run.wait_ready()
+                for run in self._runs:
+                    run.begin()
                 self._signals() if self._scenario in _SIGNALS else self._outage()
             time.sleep(_AT_REST_SECONDS)
             at_once = {run.number: self._delivered(run) for run in self._runs}
@@ -238,6 +252,7 @@ class _Scenario:
         for run in self._runs:
             run.launch(self._burst)
             run.wait_ready()
+            run.begin()
             run.wait_for_all(self._burst)
             run.stop()
 
