@@ -26,7 +26,7 @@ from workbook.paths import BUILD_VARIABLE
 PLAN = {
     KILL: (BATCH, DURABLE),
     TERMINATE: (BATCH, BATCH_FLUSHING),
-    BURST: (BATCH, SIMPLE),
+    BURST: (BATCH, DURABLE),
     AWAY: (SIMPLE, DURABLE),
     REFUSES: (DURABLE,),
 }
@@ -51,7 +51,7 @@ def test_every_span_is_accounted_for(protocol: str, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(span_losses, "_LATEST", 1.0)
     monkeypatch.setattr(span_losses, "_BEFORE_OUTAGE", 0.5)
     monkeypatch.setattr(span_losses, "_AFTER_OUTAGE", 0.5)
-    words = ["span-losses", "--protocol", protocol, "--runs", "1", "--outage-seconds", "2", "--burst", "5000"]
+    words = ["span-losses", "--protocol", protocol, "--runs", "1", "--outage-seconds", "2", "--burst", "4000"]
     assert command_line.main([*words, "--out", str(tmp_path / "results")]) == command_line.NOT_FOR_QUOTING
     (path,) = (tmp_path / "results").glob("*/*-span_losses.json")
     result = load_result(path)
@@ -70,6 +70,6 @@ def test_every_span_is_accounted_for(protocol: str, tmp_path: Path, monkeypatch:
         assert samples[AWAY, SIMPLE]["ended"] < 0.9 * samples[AWAY, SIMPLE]["due"]
         assert samples[TERMINATE, BATCH]["dropped"] == samples[TERMINATE, BATCH]["ended"] > 0
         assert samples[TERMINATE, BATCH_FLUSHING]["dropped"] == 0
-        assert samples[BURST, BATCH]["ended"] == samples[BURST, SIMPLE]["delivered"] == 5000
+        assert samples[BURST, BATCH]["ended"] == samples[BURST, DURABLE]["delivered"] == 4000
     assert str(tmp_path) not in result.model_dump_json()
     assert list((tmp_path / "build").rglob("*.db*")) == []
