@@ -2,9 +2,10 @@
 
 The real LiteLLM proxy, with one worker and the mock of vLLM behind it, sends its cost spans by OTLP through one of
 three span processors, each with its defaults. First the collector is there, then its port is closed. In both cases a
-caller makes rounds of three steps, one after the other: a request, another request, ``GET /health/liveliness``. Two
-requests, because LiteLLM calls the plugin after it has answered: whom a slow export holds up is whoever comes next, a
-caller or the probe. Before the rounds one of each, which is not kept: it opens connections and imports what is needed.
+caller makes rounds of three steps, one after the other and a fifth of a second apart: a request, another request,
+``GET /health/liveliness``. Two requests, and a pause, because LiteLLM calls the plugin a moment after it has answered:
+whom a slow export holds up is whoever comes next, a caller or the probe. Before the rounds one of each, which is not
+kept: it opens connections and imports what is needed.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ _BODY = {
 # Each processor's own default, where the workbook's stacks have spans wait for less.
 _DELAY_MS = {"simple": "", "batch": "5000", "durable": "1000"}
 _TIMEOUT_SECONDS = 120.0
+_PAUSE_SECONDS = 0.2
 
 
 def measure(parameters: Parameters) -> Measurement:
@@ -65,6 +67,7 @@ def _measured(processor: Processor, protocol: str, rounds: int) -> Iterator[Samp
                     house.collector.stop()
                 for number in range(rounds):
                     for step in (REQUEST, REQUEST, PROBE):
+                        time.sleep(_PAUSE_SECONDS)
                         seconds = round(_seconds(caller, step), 5)
                         yield {
                             "processor": processor,
