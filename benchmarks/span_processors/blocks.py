@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import (
     BatchSpanProcessor,
     ConsoleSpanExporter,
@@ -24,7 +24,6 @@ from opentelemetry.sdk.trace.export import (
     SpanExporter,
     SpanExportResult,
 )
-from opentelemetry.trace import Tracer
 
 from benchmarks.harness.machine import CpuMeter
 from benchmarks.span_processors.findings import (
@@ -46,7 +45,7 @@ from otel_cost_logger.durable import DurableSpanProcessor
 from otel_cost_logger.ledger.defaults import SYNC_FULL, SYNC_NORMAL
 from otel_cost_logger.ledger.stored_span import Encoder
 from otel_cost_logger.ledger.writer import LedgerWriter
-from otel_cost_logger.provider import build_provider, cost_tracer
+from otel_cost_logger.provider import build_provider
 from otel_cost_logger.settings import CONSOLE, GRPC, Settings
 
 if TYPE_CHECKING:
@@ -143,7 +142,7 @@ class Bench:
             provider = build_provider(Settings(exporters=()))
             provider.add_span_processor(processor)
             try:
-                return {**found, **self._emission(processor, cost_tracer(provider), noted=name == DURABLE_NOTED)}
+                return {**found, **self._emission(processor, provider, noted=name == DURABLE_NOTED)}
             finally:
                 provider.shutdown()
 
@@ -152,7 +151,7 @@ class Bench:
             return ConsoleSpanExporter(out=self._console)
         return otlp_exporter(to, self._receiver.endpoints[to])
 
-    def _emission(self, processor: SpanProcessor, tracer: Tracer, *, noted: bool) -> dict[str, Any]:
+    def _emission(self, processor: SpanProcessor, provider: TracerProvider, *, noted: bool) -> dict[str, Any]:
         on_end, spans = processor.on_end, self._spans
         for span in spans[:FIRST]:
             on_end(span)
@@ -177,7 +176,7 @@ class Bench:
         with self._metered() as used_by_callback:
             if noted:
                 self._note(processor)
-            callback_cpu, callback_wall = self._as_the_callback(tracer)
+            callback_cpu, callback_wall = self._as_the_callback(provider)
             confirmed &= processor.force_flush(_PATIENCE_MILLIS)
         single = np.diff(moments) / 1e3
         p50, p99 = np.percentile(single, [50, 99])
@@ -198,13 +197,13 @@ class Bench:
             **used,
         }
 
-    def _as_the_callback(self, tracer: Tracer) -> tuple[int, int]:
+    def _as_the_callback(self, provider: TracerProvider) -> tuple[int, int]:
         """Make the spans of the burst from their records and end them; CPU and wall nanoseconds of that."""
         from otel_cost_logger.span import emit_span  # imports LiteLLM
 
         began, cpu = time.perf_counter_ns(), time.thread_time_ns()
         for record in self._records:
-            emit_span(tracer, record, genai=False)
+            emit_span(provider, record, genai=False)
         return time.thread_time_ns() - cpu, time.perf_counter_ns() - began
 
     def _note(self, processor: SpanProcessor) -> int:

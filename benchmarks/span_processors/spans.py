@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from otel_cost_logger.provider import build_provider, cost_tracer
+from otel_cost_logger.provider import build_provider
 from otel_cost_logger.settings import Settings
 from workbook.environment import go_offline
 
@@ -85,7 +85,7 @@ def cost_spans(records: Iterable[CallRecord]) -> list[ReadableSpan]:
     provider = build_provider(Settings(exporters=()))
     provider.add_span_processor(SimpleSpanProcessor(memory))
     for record in records:
-        emit_span(cost_tracer(provider), record, genai=False)
+        emit_span(provider, record, genai=False)
     spans = list(memory.get_finished_spans())
     provider.shutdown()
     return spans

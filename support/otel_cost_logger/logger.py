@@ -20,14 +20,12 @@ import litellm
 from litellm.constants import LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL
 from litellm.integrations.custom_logger import CustomLogger
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.trace import Tracer
 
 from otel_cost_logger.expected import Expected
-from otel_cost_logger.ids import PlannedIds
 from otel_cost_logger.inflight import InFlight
 from otel_cost_logger.metrics import publish_calls
 from otel_cost_logger.once import PendingFailures, Seen
-from otel_cost_logger.provider import CostTracerProvider, cost_tracer, get_tracer_provider
+from otel_cost_logger.provider import CostTracerProvider, get_tracer_provider
 from otel_cost_logger.record import (
     DEFAULT_TENANT,
     UNKNOWN,
@@ -63,8 +61,7 @@ class OtelCostLogger(CustomLogger):
 
     ``settings`` default to the environment (see `settings`); raises `settings.SettingsError` when a variable
     has a value that cannot be used, so that a misconfigured proxy stops at its start. ``tracer_provider``
-    defaults to this process's private one; the engine's spans join the cost spans of one that
-    `provider.build_provider` made.
+    defaults to this process's private one.
     """
 
     def __init__(self, settings: Settings | None = None, tracer_provider: TracerProvider | None = None) -> None:
@@ -81,7 +78,7 @@ class OtelCostLogger(CustomLogger):
         self._exit_handler_registered = False
         self._measured_by: TracerProvider | None = None
         if self._settings.ledger is not None and _behind_proxy():
-            self._tracer()  # what an earlier process left in the ledger need not wait for the first call
+            self._provider()  # what an earlier process left in the ledger need not wait for the first call
 
     @property
     def counts(self) -> Counts:
@@ -125,13 +122,7 @@ class OtelCostLogger(CustomLogger):
         """An attempt is about to be sent: the engine is told the cost span's context, and to count as it goes."""
         try:
             request = with_stream_usage(kwargs, call_type, behind_proxy=_behind_proxy())
-            ids = self._provider().id_generator
-            # Ids of another generator could not be given to the span later.
-            return (
-                with_trace_context(request, ids)
-                if self._settings.propagate and isinstance(ids, PlannedIds)
-                else request
-            )
+            return with_trace_context(request, self._provider().id_generator) if self._settings.propagate else request
         except Exception:
             _log.exception("the engine was not told the trace context of a call; its record is not affected")
             return kwargs
@@ -144,7 +135,7 @@ class OtelCostLogger(CustomLogger):
         litellm.global_disable_no_log_param = True
 
         def expect_report() -> None:
-            self._tracer()  # from the first call on, so that a SIGTERM right after its answer finds its handler
+            self._provider()  # from the first call on, so that a SIGTERM right after its answer finds its handler
             if is_llm_call(call_type):
                 team, alias = (getattr(user_api_key_dict, name, None) for name in ("team_id", "key_alias"))
                 self._expect(_call_id(data), clean(team or alias), data.get("model"))
@@ -228,7 +219,7 @@ class OtelCostLogger(CustomLogger):
         if not self._seen.first_time(record):
             self._count("repeated")
             return
-        emit_span(self._tracer(), record, genai=self._settings.genai_spans)
+        emit_span(self._provider(), record, genai=self._settings.genai_spans)
         self._expected.recorded(record.call_id)
         self._count("recorded")
 
@@ -239,9 +230,6 @@ class OtelCostLogger(CustomLogger):
             if isinstance(provider, CostTracerProvider) and provider.meter_provider is not None:
                 publish_calls(self, provider.meter_provider)
         return provider
-
-    def _tracer(self) -> Tracer:
-        return cost_tracer(self._provider())
 
     def _guarded(self, action: Callable[[], None]) -> None:
         try:
@@ -262,7 +250,7 @@ class OtelCostLogger(CustomLogger):
             self._exit_handler_registered = True
             # Exit handlers run last in, first out: the provider's, which closes the exporters, has to be there
             # before ours, which still writes.
-            self._tracer()
+            self._provider()
             atexit.register(self._record_pending_at_exit)
 
     def _record_pending_at_exit(self) -> None:
