@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks.callback_overhead import measure as callback_overhead
+from benchmarks.dead_collector import measure as dead_collector
 from benchmarks.engine_latency import measure as engine_latency
 from benchmarks.gpu_smoke import measure as gpu_smoke
 from benchmarks.harness.benchmark import AnyParameter, Benchmark, NotMeasured, Value
@@ -24,6 +25,7 @@ from benchmarks.harness.rendering import NotDrawn, render
 from benchmarks.harness.results import RESULTS, Result, ResultError, is_label, load_result, newest_results
 from benchmarks.harness.run import run
 from benchmarks.mock_headroom import measure as mock_headroom
+from benchmarks.span_losses import measure as span_losses
 from benchmarks.span_processors import measure as span_processors
 from benchmarks.survival import measure as survival
 from benchmarks.throughput import measure as throughput
@@ -39,6 +41,8 @@ _ALL = (
     gpu_smoke.BENCHMARK,
     callback_overhead.BENCHMARK,
     span_processors.BENCHMARK,
+    span_losses.BENCHMARK,
+    dead_collector.BENCHMARK,
     survival.BENCHMARK,
 )
 BENCHMARKS = {benchmark.name: benchmark for benchmark in _ALL}
