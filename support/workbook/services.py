@@ -25,6 +25,7 @@ import httpx
 import yaml
 
 from workbook.children import Child, ChildDied
+from workbook.environment import where_our_packages_are
 from workbook.paths import DEPLOY, build_dir, shown
 from workbook.ports import HOST, free_port, listener, require_free
 
@@ -172,6 +173,7 @@ class Service(Managed):
     def _launch(
         self, command: Sequence[str], environment: Mapping[str, str] | None = None, cwd: Path | None = None
     ) -> None:
+        environment = {**where_our_packages_are(), **(environment or {})}
         self._child = Child(self._program, command, log=self.log, environment=environment, cwd=cwd or self.run_dir)
 
     @property
@@ -296,12 +298,18 @@ class Receiver(Service):
         self.fail()
 
 
-class Proxy(Service):
-    """``litellm --config CONFIG``: the real LiteLLM proxy, with one worker.
+def litellm_command() -> list[str]:
+    """The words that stand for ``litellm``: its script beside this Python, or where it has none, its function."""
+    script = Path(sys.executable).with_name("litellm")
+    return [str(script)] if script.is_file() else [sys.executable, "-c", "from litellm import run_server; run_server()"]
 
-    ``config`` is a path or a mapping, which is written to the run's folder as YAML. ``files`` (name to text) are
-    written beside it: LiteLLM finds a callback module there. The master key is made here and handed over in
-    the environment only.
+
+class Proxy(Service):
+    """``litellm --config CONFIG --num_workers WORKERS``: the real LiteLLM proxy.
+
+    Its ``workers`` are processes that uvicorn starts; they share one listening socket. ``config`` is a path or a
+    mapping, which is written to the run's folder as YAML. ``files`` (name to text) are written beside it: LiteLLM
+    finds a callback module there. The master key is made here and handed over in the environment only.
     """
 
     def __init__(
@@ -312,8 +320,10 @@ class Proxy(Service):
         env: Mapping[str, str] | None = None,
         files: Mapping[str, str] | None = None,
         port: int | None = None,
+        workers: int = 1,
     ) -> None:
         super().__init__(name, "litellm_proxy", ports=[port or 0])
+        self._workers = workers
         self._config = config if config is not None else DEFAULT_CONFIG
         self._env = dict(env or {})
         self._files = dict(files or {})
@@ -339,11 +349,12 @@ class Proxy(Service):
         if self._port:
             require_free(self._port)
         self._listens_on = self._port or free_port()
-        litellm = Path(sys.executable).with_name("litellm")
         self._launch(
             [
                 *(sys.executable, "-m", "workbook.supervise", "--"),
-                *(str(litellm), "--config", str(config), "--host", HOST, "--port", str(self._listens_on)),
+                *litellm_command(),
+                *("--config", str(config), "--host", HOST, "--port", str(self._listens_on)),
+                *(("--num_workers", str(self._workers)) if self._workers > 1 else ()),
             ],
             {**self._env, "LITELLM_MASTER_KEY": self.master_key},
         )
