@@ -17,6 +17,7 @@ from benchmarks.harness.provenance import machine_label
 from benchmarks.harness.results import RESULTS, Result, is_label
 from benchmarks.harness.run import run
 from benchmarks.mock_headroom import measure as mock_headroom
+from benchmarks.proxy_scale import measure as proxy_scale
 from benchmarks.span_processors import measure as span_processors
 from benchmarks.survival import measure as survival
 from benchmarks.throughput import measure as throughput
@@ -29,6 +30,7 @@ _ALL = (
     mock_headroom.BENCHMARK,
     engine_latency.BENCHMARK,
     throughput.BENCHMARK,
+    proxy_scale.BENCHMARK,
     gpu_smoke.BENCHMARK,
     span_processors.BENCHMARK,
     survival.BENCHMARK,

@@ -36,6 +36,8 @@ BATCH_DELAY_MS = "200"
 _MOCK_SECONDS = 30.0
 _RECEIVER_SECONDS = 30.0
 _PROXY_SECONDS = 90.0  # importing the proxy takes six seconds on an idle machine with two cores
+_WORKER_SECONDS = "120"
+_WORKER_IS_UP = "Application startup complete"  # uvicorn's words
 PORT_ATTEMPTS = 3
 
 
@@ -354,15 +356,22 @@ class Proxy(Service):
                 *(sys.executable, "-m", "workbook.supervise", "--"),
                 *litellm_command(),
                 *("--config", str(config), "--host", HOST, "--port", str(self._listens_on)),
-                *(("--num_workers", str(self._workers)) if self._workers > 1 else ()),
+                *self._workers_args(),
             ],
             {**self._env, "LITELLM_MASTER_KEY": self.master_key},
         )
 
+    def _workers_args(self) -> list[str]:
+        if self._workers == 1:
+            return []
+        # uvicorn kills a worker that does not answer for 5 s, and importing LiteLLM can take longer: on a busy machine
+        # it would kill and start workers for ever.
+        return ["--num_workers", str(self._workers), "--timeout_worker_healthcheck", _WORKER_SECONDS]
+
     def wait(self) -> None:
         for attempt in range(1, PORT_ATTEMPTS + 1):
             try:
-                self.child.wait_until(self._answers_to_our_key, _PROXY_SECONDS)
+                self.child.wait_until(self._is_up, _PROXY_SECONDS * self._workers)
                 return
             except ChildDied:
                 lost_the_port = "address already in use" in self.child.text()
@@ -381,6 +390,11 @@ class Proxy(Service):
             raise NotStarted(f"{self._program} {self.name!r} ({child.name}) listens no more; see {shown(self.log)}")
         os.killpg(os.getpgid(pid), signal.SIGKILL)
         self._stop()
+
+    def _is_up(self) -> bool | None:
+        """True when it answers, and all of its workers have come so far."""
+        up = self.child.text().count(_WORKER_IS_UP) >= self._workers
+        return self._answers_to_our_key() if up else None
 
     def _answers_to_our_key(self) -> bool | None:
         """True when our proxy listens: no other program knows this run's master key."""

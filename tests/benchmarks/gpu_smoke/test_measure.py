@@ -145,7 +145,7 @@ def test_the_rehearsal_on_a_cpu(tmp_path: Path) -> None:
     words = ["--engine", "vllm-cpu", "--shape", "tiny", "--concurrency", "2", "--requests", "2", "--max-tokens", "4"]
     _, result = smoked(tmp_path, *words)
     assert steps(result) == [
-        (name, "ok") for name in ("device", "start, eager", "calls to the engine", "calls through the proxy")
+        (name, "ok") for name in ("device", f"{START}as it is", "calls to the engine", "calls through the proxy")
     ]
     assert all("busy machine" in reason for reason in result.validity.reasons)
     direct, proxied = result.samples[-2:]
