@@ -19,8 +19,8 @@ _ARMS = (
 )
 _PANELS = (
     ("requests_per_second", "requests per second"),
-    ("proxy_cpu_ms", "ms of the proxy's CPU time for a request"),
-    ("busy_cores", "cores busy: proxy, mock, client, receiver"),
+    ("proxy_cpu_ms", "ms of the proxy's CPU for a request"),
+    ("busy_cores", "busy cores, of all programs"),
 )
 
 
@@ -32,7 +32,7 @@ def draw(result: Result) -> Figure:
     require(result, "proxy_scale")
     summary: Any = result.summary
     counts = sorted({row["workers"] for row in summary["rows"]})
-    with mpl.rc_context({**STYLE, "axes.grid.axis": "both"}):
+    with mpl.rc_context({**STYLE, "axes.grid.axis": "both", "axes.titlesize": 10}):
         figure: Figure
         figure, panels = plt.subplots(1, len(_PANELS), figsize=(11, 3.9))
         for axes, (name, title) in zip(panels, _PANELS, strict=True):
@@ -51,6 +51,7 @@ def draw(result: Result) -> Figure:
             axes.set_ylim(bottom=0)
             axes.set_xlabel("workers of the proxy")
             axes.set_title(title)
+        panels[-1].set_ylim(top=1.1 * summary["cores"])
         panels[-1].axhline(summary["cores"], color="#666666", linestyle="--", linewidth=1)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=2)

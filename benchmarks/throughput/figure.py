@@ -43,7 +43,7 @@ def draw_sweep(result: Result) -> Figure:
     points = [point for point in _points(result) if point["phase"] == SWEEP]
     if not points:
         raise ValueError("this result has no sweep")
-    with mpl.rc_context({**STYLE, "axes.grid.axis": "both"}):
+    with mpl.rc_context({**STYLE, "axes.grid.axis": "both", "axes.titlesize": 10}):
         figure: Figure
         figure, panels = plt.subplots(1, len(_FIGURES), figsize=(11, 4.2))
         lengths = sorted({(point["input_len"], point["output_len"]) for point in points})
@@ -93,7 +93,7 @@ def draw_arms(result: Result) -> Figure:
     if not compared:
         raise ValueError("this result compares no arms")
     loads = sorted({entry["concurrency"] for entry in compared})
-    with mpl.rc_context({**STYLE, "axes.grid.axis": "x"}):
+    with mpl.rc_context({**STYLE, "axes.grid.axis": "x", "axes.titlesize": 10}):
         figure: Figure
         figure, panels = plt.subplots(1, len(loads), figsize=(11, 3.9), sharey=True, sharex=True, squeeze=False)
         for axes, load in zip(panels[0], loads, strict=True):
@@ -130,12 +130,12 @@ def draw_latency(result: Result) -> Figure:
     if not panels_of:
         raise ValueError("this result has no open loop")
     titles = {OPEN: "The collector answers", OUTAGE: "The collector is away"}
-    with mpl.rc_context({**STYLE, "axes.grid.axis": "x"}):
+    with mpl.rc_context({**STYLE, "axes.grid.axis": "x", "axes.titlesize": 10}):
         figure: Figure
         figure, panels = plt.subplots(1, len(panels_of), figsize=(11, 3.9), squeeze=False, sharex=True)
         for axes, (phase, entries) in zip(panels[0], panels_of, strict=True):
             _latencies(axes, entries)
-            axes.set_title(f"{titles[phase]}; {entries[0]['rate']:.3g} requests per second")
+            axes.set_title(f"{titles[phase]}, {entries[0]['rate']:.3g} requests/s")
             axes.set_xlabel("ms from the intended time to the last token")
         handles, labels = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=2)
@@ -152,15 +152,15 @@ def _latencies(axes: Any, entries: Sequence[Mapping[str, Any]]) -> None:
             *([value for _, value in known], [place for place, _ in known], marker),
             **{"color": _INK, "markerfacecolor": fill, "label": label, "markersize": 6},
         )
-    for place, entry in enumerate(order):
-        if entry["answered_share"] < 1:
-            axes.annotate(
-                f"{entry['answered_share']:.0%} answered", (0.98, place), xycoords=("axes fraction", "data"), ha="right"
-            )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:,g}")
-    axes.set_yticks(range(len(order)), [_NAMES[entry["arm"]] for entry in order])
+    axes.set_yticks(range(len(order)), [_with_share(entry) for entry in order])
     axes.set_ylim(len(order) - 0.5, -0.5)
+
+
+def _with_share(entry: Mapping[str, Any]) -> str:
+    share = entry["answered_share"]
+    return _NAMES[entry["arm"]] + ("" if share == 1 else f"\n{share:.0%} answered")
 
 
 def _summary(result: Result) -> Any:
