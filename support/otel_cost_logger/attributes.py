@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -127,13 +128,17 @@ SCHEMA: tuple[Attribute, ...] = (
 )
 
 
+_NAMES = tuple(row.name for row in SCHEMA)
+_SCALES = {row.name: row.scale for row in SCHEMA if row.scale is not None}
+_values_of = attrgetter(*(row.field for row in SCHEMA))
+
+
 def attributes_of(record: CallRecord) -> dict[str, AttributeValue]:
     """The attributes of ``record``'s span, by name; a field that is None has none."""
-    attributes: dict[str, AttributeValue] = {}
-    for row in SCHEMA:
-        value = getattr(record, row.field)
-        if value is not None:
-            attributes[row.name] = value if row.scale is None else value * row.scale
+    attributes = {name: value for name, value in zip(_NAMES, _values_of(record), strict=True) if value is not None}
+    for name, scale in _SCALES.items():
+        if name in attributes:
+            attributes[name] *= scale
     return attributes
 
 

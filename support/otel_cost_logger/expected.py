@@ -32,8 +32,10 @@ class Expected:
 
     def recorded(self, call_id: str) -> None:
         """A record was written. Not every record was expected: a rejected key never gets as far as `begin`."""
+        if not self._due:
+            return
         with self._lock:
-            if self._due[call_id] > 1:
+            if self._due.get(call_id, 0) > 1:
                 self._due[call_id] -= 1
             else:
-                del self._due[call_id]
+                self._due.pop(call_id, None)

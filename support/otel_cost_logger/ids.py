@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 
@@ -19,18 +17,14 @@ class _Planned(threading.local):
 _planned = _Planned()
 
 
-@contextmanager
-def using(planned: PlannedSpan | None) -> Iterator[None]:
-    """Within it, the next span made by a provider with `PlannedIds` gets the ids of ``planned``, if any."""
+def use(planned: PlannedSpan | None) -> None:
+    """Spans that this thread makes from now on with `PlannedIds` get the ids of ``planned``; None makes them random
+    again."""
     _planned.span = planned if planned is not None and planned.take() else None
-    try:
-        yield
-    finally:
-        _planned.span = None
 
 
 class PlannedIds(RandomIdGenerator):
-    """The SDK's random ids, but for what `using` says. The trace id of a child is its parent's in any case."""
+    """The SDK's random ids, but for what `use` says. The trace id of a child is its parent's in any case."""
 
     def generate_span_id(self) -> int:
         """64 bits, not zero."""

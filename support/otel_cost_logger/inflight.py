@@ -33,6 +33,8 @@ class InFlight:
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
+        if not self._open:  # as in a program without a proxy
+            return 0
         with self._lock:
             return sum(map(len, self._open.values()))
 

@@ -13,8 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import litellm
@@ -166,7 +165,7 @@ class OtelCostLogger(CustomLogger):
         def record_it() -> None:
             record = self._pending.settle(_request_key(request_data, user_api_key_dict))
             if record and (retries := _retries(original_exception)):
-                record = replace(record, attempts=1 + retries, end_ns=time.time_ns())
+                record = record._replace(attempts=1 + retries, end_ns=time.time_ns())
             self._emit_all([record])
 
         self._guarded(record_it)
@@ -180,14 +179,15 @@ class OtelCostLogger(CustomLogger):
             provider.durable.expect_call(call_id, tenant_id or DEFAULT_TENANT, clean(model))
 
     def _succeeded(self, kwargs: Any, response: Any, start: Any, end: Any) -> None:
-        def record_it() -> None:
+        try:
             record = self._build(kwargs, response, start, end, failed=False)
-            key = _call_key(kwargs)
-            self._in_flight.reported(key)
-            self._pending.settle(key)  # an attempt that failed before, and was retried
+            if self._in_flight or self._pending:
+                key = _call_key(kwargs)
+                self._in_flight.reported(key)
+                self._pending.settle(key)  # an attempt that failed before, and was retried
             self._emit_all([record, *self._pending.overdue()])
-
-        self._guarded(record_it)
+        except Exception:
+            self._lost()
 
     def _failed(self, kwargs: Any, response: Any, start: Any, end: Any) -> None:
         def record_it() -> None:
@@ -218,8 +218,11 @@ class OtelCostLogger(CustomLogger):
 
     def _emit_all(self, records: list[CallRecord | None]) -> None:
         for record in records:
-            if record is not None:
-                self._guarded(partial(self._emit, record))  # each by itself: one that is lost takes no other with it
+            try:  # each by itself: one that is lost takes no other with it
+                if record is not None:
+                    self._emit(record)
+            except Exception:
+                self._lost()
 
     def _emit(self, record: CallRecord) -> None:
         if not self._seen.first_time(record):
@@ -244,8 +247,11 @@ class OtelCostLogger(CustomLogger):
         try:
             action()
         except Exception:
-            self._count("dropped")
-            _log.exception("a call's cost record was lost; %d lost so far", self.counts.dropped)
+            self._lost()
+
+    def _lost(self) -> None:
+        self._count("dropped")
+        _log.exception("a call's cost record was lost; %d lost so far", self.counts.dropped)
 
     def _count(self, name: str) -> None:
         with self._counts_lock:

@@ -48,7 +48,7 @@ def cost_of(payload: Mapping[Any, Any], litellm_params: Mapping[Any, Any], *, us
         return Cost(0, NOT_CHARGED, None)
     if nano_usd is None:
         return Cost(0, UNPRICED, None)
-    if use_custom_pricing_for_model(dict(litellm_params)):
+    if use_custom_pricing_for_model(litellm_params):
         return Cost(nano_usd, CUSTOM_PRICE, _version_of(_prices(litellm_params)))
     # The map gives 0.0, not "unknown", for a model that it does not have.
     return Cost(nano_usd, COST_MAP, _COST_MAP_VERSION) if nano_usd else Cost(0, UNPRICED, None)
@@ -58,6 +58,11 @@ def to_nano_usd(usd: object) -> int | None:
     """``usd`` in billionths of a dollar, rounded half to even; None for anything that is not an amount."""
     if isinstance(usd, bool) or not isinstance(usd, int | float) or not 0 <= usd <= _MAX_USD:
         return None
+    nano_usd = usd * 1e9
+    nearest = round(nano_usd)
+    # The product is off by less than a billionth of a nano-dollar up to here: only near a half does that matter.
+    if nano_usd < 1e6 and abs(nano_usd - nearest) < 0.499:
+        return nearest
     # repr() gives the shortest decimal that is this float: 7e-06 is 7e-06 and not 6.999999999999999e-06.
     return int((Decimal(repr(usd)) * 1_000_000_000).quantize(Decimal(1), ROUND_HALF_EVEN))
 

@@ -7,10 +7,11 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from otel_cost_logger.attributes import attributes_of
-from otel_cost_logger.ids import using
+from otel_cost_logger.ids import use
 from otel_cost_logger.record import FAILURE, CallRecord
 
 _propagator = TraceContextTextMapPropagator()
+_NO_PARENT = Context()  # immutable
 
 
 def emit_span(tracer: Tracer, record: CallRecord, *, genai: bool) -> None:
@@ -21,7 +22,8 @@ def emit_span(tracer: Tracer, record: CallRecord, *, genai: bool) -> None:
     else's. Its ids are those that the engine was told, where it was told any. ``genai`` gives it the name and kind
     of the OpenTelemetry GenAI conventions.
     """
-    with using(record.planned):
+    use(record.planned)
+    try:
         span = tracer.start_span(
             span_name(record, genai=genai),
             context=parent_context(record.traceparent),
@@ -29,6 +31,8 @@ def emit_span(tracer: Tracer, record: CallRecord, *, genai: bool) -> None:
             attributes=attributes_of(record),
             start_time=record.start_ns,
         )
+    finally:
+        use(None)
     if record.outcome == FAILURE:
         span.set_status(Status(StatusCode.ERROR, record.error))
     span.end(record.end_ns)
@@ -36,7 +40,7 @@ def emit_span(tracer: Tracer, record: CallRecord, *, genai: bool) -> None:
 
 def parent_context(traceparent: str | None) -> Context:
     """The context that ``traceparent`` names; an empty one where there is none, or none that is well formed."""
-    return _propagator.extract({"traceparent": traceparent}, Context()) if traceparent else Context()
+    return _propagator.extract({"traceparent": traceparent}, _NO_PARENT) if traceparent else _NO_PARENT
 
 
 def span_name(record: CallRecord, *, genai: bool) -> str:

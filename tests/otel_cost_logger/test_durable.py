@@ -193,7 +193,7 @@ def test_spans_that_are_rejected_one_by_one_stay_as_dead_letters(
     ledger: Path, durable: Make, collector: Any, make_spans: Any
 ) -> None:
     collector.fault({"reject_every": 1})
-    processor = durable(HttpExporter(collector.traces_url))
+    processor = durable(HttpExporter(collector.traces_url), schedule_delay_millis=60_000)  # not before the flush
     end(processor, make_spans(4))
     assert not processor.force_flush()
     assert collector.ids() == []

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
-from otel_cost_logger.ids import PlannedIds, using
+from otel_cost_logger.ids import PlannedIds, use
 from otel_cost_logger.planned import PlannedSpan, plan, planned_for, planned_for_logging_object
 
 
@@ -35,10 +35,11 @@ def test_a_caller_cannot_write_a_plan() -> None:
 def test_the_next_span_gets_the_planned_ids_and_the_one_after_it_none() -> None:
     tracer = TracerProvider(id_generator=PlannedIds()).get_tracer("test")
     planned = PlannedSpan(0xABC, 0xDEF, None)
-    with using(planned):
-        first = tracer.start_span("first").get_span_context()
-    with using(planned):
-        second = tracer.start_span("second").get_span_context()
+    use(planned)
+    first = tracer.start_span("first").get_span_context()
+    use(planned)
+    second = tracer.start_span("second").get_span_context()
+    use(None)
     third = tracer.start_span("third").get_span_context()
     assert (first.trace_id, first.span_id) == (0xABC, 0xDEF)
     assert len({first.span_id, second.span_id, third.span_id}) == 3

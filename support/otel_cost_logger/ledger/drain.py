@@ -366,9 +366,10 @@ class Drain:
         now = identity(self._path)
         if self._connection is None or now != self._identity:
             self._disconnect()
-            if now is None:
+            self._identity = now
+            if now is None or (opened := open_beside_writer(self._path)) is None:
                 return None
-            self._connection, self._identity = open_beside_writer(self._path), now
+            self._connection = opened
             self._pruned_to = 0
             self._suspects = Suspects()  # ids of another file
         return self._connection

@@ -79,11 +79,20 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def open_beside_writer(path: Path) -> sqlite3.Connection:
-    """A second connection for the background thread, to a ledger that exists. Raises `sqlite3.Error`."""
+def open_beside_writer(path: Path) -> sqlite3.Connection | None:
+    """A second connection for the background thread, to a file that exists; None while that is no ledger yet, because
+    somebody is making it one. Raises `sqlite3.Error`."""
     uri = f"{path.absolute().as_uri()}?mode=rw"
     connection = sqlite3.connect(uri, uri=True, timeout=LOCKED_SECONDS, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA synchronous = NORMAL")
+    try:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        connection.execute("PRAGMA synchronous = NORMAL")
+    except BaseException:
+        connection.close()
+        raise
+    if application != APPLICATION_ID:  # set in the transaction that makes the tables
+        connection.close()
+        return None
     return connection
 
 
