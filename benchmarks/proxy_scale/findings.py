@@ -42,7 +42,7 @@ def evaluate(samples: Sequence[Sample], *, seed: int, cores: int) -> Measurement
         findings=[
             *(_row_in_words(row, counts[0]) for row in rows),
             *(
-                f"{entry['workers']} workers: CPU time of the proxy for a request, with the callback over without: "
+                f"{_counted(entry['workers'])}: CPU time of the proxy for a request, with the callback over without: "
                 f"{in_words(Ratio(**entry['ratio']), Ratio(**entry['null']))}."
                 for entry in callback
             ),
@@ -104,9 +104,13 @@ def _callback(samples: Sequence[Sample], workers: int, seed: int) -> dict[str, A
     return {"workers": workers, "ratio": asdict(ratio), "null": asdict(null), "differs": differs(ratio, null)}
 
 
+def _counted(workers: int) -> str:
+    return f"{workers} worker{'s' * (workers > 1)}"
+
+
 def _row_in_words(row: dict[str, Any], fewest: int) -> str:
     text = (
-        f"{row['workers']} workers, {row['arm']}: {Interval(**row['requests_per_second'])} requests/s, "
+        f"{_counted(row['workers'])}, {row['arm']}: {Interval(**row['requests_per_second'])} requests/s, "
         f"{Interval(**row['proxy_cpu_ms'])} ms of CPU time for each"
     )
     if row["workers"] != fewest:
@@ -118,7 +122,7 @@ def _row_in_words(row: dict[str, Any], fewest: int) -> str:
 def _limit(rows: Sequence[dict[str, Any]], cores: int) -> str:
     most = rows[-1]
     busy = most["busy_cores"]["median"]
-    of = f"{busy:.2f} of {cores} cores were busy with {most['workers']} workers, client, mock and receiver"
+    of = f"{busy:.2f} of {cores} cores were busy with {_counted(most['workers'])}, client, mock and receiver"
     if busy >= _ALL_BUSY * cores:
         return f"The cores are the limit: {of}."
     return f"The cores are not the limit: {of}."
@@ -130,7 +134,7 @@ def _faults(samples: Sequence[Sample]) -> list[str]:
     if rounds < MINIMUM_ROUNDS:
         faults.append(f"{rounds} rounds are too few: an interval needs at least {MINIMUM_ROUNDS}")
     for sample in samples:
-        where = f"round {sample['round']}, {sample['workers']} workers, {sample['arm']}"
+        where = f"round {sample['round']}, {_counted(sample['workers'])}, {sample['arm']}"
         if sample["errors"]:
             faults.append(f"{where}: requests failed: {sample['errors']}")
         if sample["served"] != sample["answered"]:

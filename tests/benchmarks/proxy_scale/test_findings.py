@@ -60,7 +60,7 @@ def test_it_says_what_the_limit_is(cores: int, said: str) -> None:
     ("samples", "fault"),
     [
         (made(rounds=4), "4 rounds are too few"),
-        (changed(records=1), "round 0, 1 workers, durable: 1 records arrived, expected"),
+        (changed(records=1), "round 0, 1 worker, durable: 1 records arrived, expected"),
         (changed(errors={"HTTP 500": 2}), "requests failed: {'HTTP 500': 2}"),
         (changed(served=1), "and the mock served 1"),
         ([{**sample, "others_cores": 0.5} for sample in made()], "busy machine: others used 0.50 cores"),
