@@ -175,6 +175,8 @@ class _Bench:
         limit = float(self._parameters["limit_minutes"])
         deadline = time.monotonic() + 60 * limit if limit else math.inf
         try:
+            for run in chosen.warm_up():
+                self._run_client(run)  # and not kept: first imports, connection pools, kernels
             for run in tqdm(chosen.closed(), unit="run", disable=None):
                 if time.monotonic() > deadline:
                     return samples, f"cut off after {limit:g} minutes: {len(samples)} runs were made"

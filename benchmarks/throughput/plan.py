@@ -89,6 +89,12 @@ class Plan:
         needed = set(self.phases) - {SWEEP, PREFILL}
         return tuple(arm for arm in self.arms if arm != DIRECT) if needed else ()
 
+    def warm_up(self) -> list[Run]:
+        """One closed-loop run of each way that is measured, with the first lengths, so that none is cold later."""
+        most = max(self.loads)
+        arms = [DIRECT, *self.proxied]
+        return [self._run(9_000 + n, -1, ARMS_PHASE, arm, *self.lengths[0], most) for n, arm in enumerate(arms)]
+
     def closed(self) -> list[Run]:
         """All closed-loop runs. Of each repeat all are made before the next, so that a cut leaves whole repeats."""
         order = random.Random(self.seed)

@@ -36,8 +36,8 @@ def newest(phase: str, root: Path = RESULTS) -> list[Result]:
         if "plan" not in summary or not _has(summary, phase):
             continue
         engine, plan = summary["engine"], summary["plan"]
-        key = (engine["kind"], engine["shape"], engine["eager"], result.machine.label, str(plan["lengths"]))
-        key += (result.parameters["workers"],)
+        engine_key = (engine["kind"], engine["shape"], engine["eager"], result.machine.label)
+        key = (*engine_key, str(plan["lengths"]), result.parameters["workers"])
         if key not in found or _rank(result) > _rank(found[key]):
             found[key] = result
     return [found[key] for key in sorted(found, key=lambda key: (key[0] != GPU, *map(str, key)))]
@@ -104,6 +104,8 @@ def _costs(result: Result) -> list[str]:
 
 def _away(result: Result) -> list[str]:
     return [
-        f"{_where(result)}, the collector away: {entry['arm']} answered {entry['answered_share']:.0%}."
+        f"{_where(result)}, the collector away, {entry['rate']:.3g} requests/s: {entry['arm']} answered "
+        f"{entry['answered_share']:.0%}"
+        + (f", half of them within {entry['e2el_p50_ms']:,.0f} ms." if entry["e2el_p50_ms"] is not None else ".")
         for entry in _summary(result)[OUTAGE]
     ]

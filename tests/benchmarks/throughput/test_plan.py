@@ -51,5 +51,11 @@ def test_a_sweep_needs_no_proxy() -> None:
 
 def test_open_loops_have_seeds_of_their_own() -> None:
     chosen = plan(parameters(engine="mock"))
-    closed = {run.number for run in chosen.closed()}
+    closed = {run.number for run in [*chosen.warm_up(), *chosen.closed()]}
     assert not closed & {run.number for run in chosen.opened(OPEN, chosen.arms, 3)}
+
+
+def test_every_way_is_warmed_up_once() -> None:
+    chosen = plan(parameters(engine="mock"))
+    assert [run.arm for run in chosen.warm_up()] == list(chosen.arms)
+    assert [run.arm for run in plan(parameters(engine="mock", phases="sweep")).warm_up()] == [DIRECT]

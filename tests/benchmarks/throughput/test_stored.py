@@ -89,7 +89,8 @@ def test_the_first_sentences_have_intervals_and_name_what_is_missing(result: Res
         "at once, 10% of the ceiling."
     )
     assert any("batch over proxy: 0.8 [0.72, 0.88]" in sentence for sentence in told)
-    assert any("the collector away: simple answered 0%" in sentence for sentence in told)
+    assert "vllm-cpu small on 2-core-example, the collector away, 5 requests/s: simple answered 0%." in told
+    assert any("batch answered 100%, half of them within 20 ms." in sentence for sentence in told)
     assert told[-1] == stored.NOT_YET
     write_result(made(result, kind="vllm"), tmp_path)
     assert stored.NOT_YET not in stored.headlines(tmp_path)
