@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from otel_cost_logger.provider import build_provider, cost_tracer
+from otel_cost_logger.provider import build_provider
 from otel_cost_logger.settings import Settings
 from workbook.environment import go_offline
 
@@ -72,7 +72,7 @@ def cost_spans(count: int, *, seed: int) -> list[ReadableSpan]:
             traceparent=f"00-{chance.getrandbits(128):032x}-{chance.getrandbits(64):016x}-01",
             planned=None,
         )
-        emit_span(cost_tracer(provider), record, genai=False)
+        emit_span(provider, record, genai=False)
     spans = list(memory.get_finished_spans())
     provider.shutdown()
     return spans

@@ -7,20 +7,30 @@ import os
 import sys
 from collections.abc import Sequence
 
-from otel_cost_logger.ledger import command
+from otel_cost_logger.ledger import command as ledger
 from otel_cost_logger.ledger.file import LedgerError
+from otel_cost_logger.prices import command as prices
+from otel_cost_logger.prices.derive import DeriveError
+from otel_cost_logger.prices.reading import PriceBookError
+
+_COMMANDS = {
+    "ledger": (ledger, "look at the ledger, export it, send it again"),
+    "prices": (prices, "check a price book, ask it, derive prices from a GPU-hour"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0; 1 when something was left undone; 2 for a request that cannot be met."""
-    parser = argparse.ArgumentParser(prog="python -m otel_cost_logger", description="Work with the ledger of calls.")
+    parser = argparse.ArgumentParser(prog="python -m otel_cost_logger", description="The plugin's command line.")
     commands = parser.add_subparsers(dest="command", required=True)
-    command.add_arguments(commands.add_parser("ledger", help="look at the ledger, export it, send it again"))
+    for name, (module, words) in _COMMANDS.items():
+        module.add_arguments(commands.add_parser(name, help=words))
+    arguments = parser.parse_args(argv)
     try:
-        code = command.run(parser.parse_args(argv))
+        code: int = _COMMANDS[arguments.command][0].run(arguments)
         sys.stdout.flush()
         return code
-    except (LedgerError, OSError) as error:
+    except (LedgerError, PriceBookError, DeriveError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0

@@ -77,7 +77,7 @@ SCHEMA: tuple[Attribute, ...] = (
         "llm.cost_source",
         "cost_source",
         "string",
-        "Whose price: custom_price, cost_map, unpriced, not_charged",
+        "Whose price: price_book, custom_price, cost_map, unpriced, not_charged",
     ),
     _row("llm.price_version", "price_version", "string", "Which version of those prices"),
     _row(

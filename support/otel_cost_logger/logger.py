@@ -20,14 +20,15 @@ import litellm
 from litellm.constants import LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL
 from litellm.integrations.custom_logger import CustomLogger
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.trace import Tracer
 
 from otel_cost_logger.expected import Expected
-from otel_cost_logger.ids import PlannedIds
 from otel_cost_logger.inflight import InFlight
 from otel_cost_logger.metrics import publish_calls
 from otel_cost_logger.once import PendingFailures, Seen
-from otel_cost_logger.provider import CostTracerProvider, cost_tracer, get_tracer_provider
+from otel_cost_logger.prices.reading import PriceBookError
+from otel_cost_logger.prices.watched import WatchedBook
+from otel_cost_logger.pricing import UNPRICED
+from otel_cost_logger.provider import CostTracerProvider, get_tracer_provider
 from otel_cost_logger.record import (
     DEFAULT_TENANT,
     UNKNOWN,
@@ -37,7 +38,7 @@ from otel_cost_logger.record import (
     is_llm_call,
     record_of_abandoned,
 )
-from otel_cost_logger.settings import Settings
+from otel_cost_logger.settings import PRICES_FILE, Settings, SettingsError
 from otel_cost_logger.span import emit_span
 from otel_cost_logger.upstream import with_stream_usage, with_trace_context
 
@@ -47,41 +48,43 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Counts:
     """What became of the calls: ``recorded`` are spans emitted, ``repeated`` second reports of a call left out,
-    ``dropped`` records lost with an exception. ``seen`` are calls noticed before they were dispatched, and ``missing``
-    those of them that have ended and left no record. When a call has ended is known behind the proxy only; of a program
-    that calls LiteLLM itself, the ledger tells after the program's end, or after an hour, which calls left none."""
+    ``dropped`` records lost with an exception, ``unpriced`` records of calls that nobody had a price for. ``seen`` are
+    calls noticed before they were dispatched, and ``missing`` those of them that have ended and left no record. When a
+    call has ended is known behind the proxy only; of a program that calls LiteLLM itself, the ledger tells after the
+    program's end, or after an hour, which calls left none."""
 
     recorded: int = 0
     repeated: int = 0
     dropped: int = 0
     seen: int = 0
     missing: int = 0
+    unpriced: int = 0
 
 
 class OtelCostLogger(CustomLogger):
     """Leaves one OpenTelemetry span per LLM call, with tenant, model, tokens and cost as attributes.
 
     ``settings`` default to the environment (see `settings`); raises `settings.SettingsError` when a variable
-    has a value that cannot be used, so that a misconfigured proxy stops at its start. ``tracer_provider``
-    defaults to this process's private one; the engine's spans join the cost spans of one that
-    `provider.build_provider` made.
+    has a value that cannot be used or the price book is broken, so that a misconfigured proxy stops at its start.
+    ``tracer_provider`` defaults to this process's private one.
     """
 
     def __init__(self, settings: Settings | None = None, tracer_provider: TracerProvider | None = None) -> None:
         super().__init__()
         self._settings = settings or Settings.from_environment()
         self._tracer_provider = tracer_provider
+        self._prices = _price_book(self._settings)
         self._seen = Seen()
         self._attempted = Seen()
         self._pending = PendingFailures()
         self._in_flight = InFlight(self._hung_up)
         self._expected = Expected()
-        self._counts = {"recorded": 0, "repeated": 0, "dropped": 0}
+        self._counts = {"recorded": 0, "repeated": 0, "dropped": 0, "unpriced": 0}
         self._counts_lock = threading.Lock()
         self._exit_handler_registered = False
         self._measured_by: TracerProvider | None = None
         if self._settings.ledger is not None and _behind_proxy():
-            self._tracer()  # what an earlier process left in the ledger need not wait for the first call
+            self._provider()  # what an earlier process left in the ledger need not wait for the first call
 
     @property
     def counts(self) -> Counts:
@@ -125,13 +128,7 @@ class OtelCostLogger(CustomLogger):
         """An attempt is about to be sent: the engine is told the cost span's context, and to count as it goes."""
         try:
             request = with_stream_usage(kwargs, call_type, behind_proxy=_behind_proxy())
-            ids = self._provider().id_generator
-            # Ids of another generator could not be given to the span later.
-            return (
-                with_trace_context(request, ids)
-                if self._settings.propagate and isinstance(ids, PlannedIds)
-                else request
-            )
+            return with_trace_context(request, self._provider().id_generator) if self._settings.propagate else request
         except Exception:
             _log.exception("the engine was not told the trace context of a call; its record is not affected")
             return kwargs
@@ -144,7 +141,7 @@ class OtelCostLogger(CustomLogger):
         litellm.global_disable_no_log_param = True
 
         def expect_report() -> None:
-            self._tracer()  # from the first call on, so that a SIGTERM right after its answer finds its handler
+            self._provider()  # from the first call on, so that a SIGTERM right after its answer finds its handler
             if is_llm_call(call_type):
                 team, alias = (getattr(user_api_key_dict, name, None) for name in ("team_id", "key_alias"))
                 self._expect(_call_id(data), clean(team or alias), data.get("model"))
@@ -214,6 +211,7 @@ class OtelCostLogger(CustomLogger):
             failed=failed,
             behind_proxy=_behind_proxy(),
             keep_error_message=self._settings.error_messages,
+            book=self._prices.book() if self._prices else None,
         )
 
     def _emit_all(self, records: list[CallRecord | None]) -> None:
@@ -228,9 +226,11 @@ class OtelCostLogger(CustomLogger):
         if not self._seen.first_time(record):
             self._count("repeated")
             return
-        emit_span(self._tracer(), record, genai=self._settings.genai_spans)
+        emit_span(self._provider(), record, genai=self._settings.genai_spans)
         self._expected.recorded(record.call_id)
         self._count("recorded")
+        if record.cost_source == UNPRICED:
+            self._count("unpriced")
 
     def _provider(self) -> TracerProvider:
         provider = self._tracer_provider or get_tracer_provider()
@@ -239,9 +239,6 @@ class OtelCostLogger(CustomLogger):
             if isinstance(provider, CostTracerProvider) and provider.meter_provider is not None:
                 publish_calls(self, provider.meter_provider)
         return provider
-
-    def _tracer(self) -> Tracer:
-        return cost_tracer(self._provider())
 
     def _guarded(self, action: Callable[[], None]) -> None:
         try:
@@ -262,11 +259,18 @@ class OtelCostLogger(CustomLogger):
             self._exit_handler_registered = True
             # Exit handlers run last in, first out: the provider's, which closes the exporters, has to be there
             # before ours, which still writes.
-            self._tracer()
+            self._provider()
             atexit.register(self._record_pending_at_exit)
 
     def _record_pending_at_exit(self) -> None:
         self._guarded(lambda: self._emit_all(list(self._pending.overdue(everything=True))))
+
+
+def _price_book(settings: Settings) -> WatchedBook | None:
+    try:
+        return WatchedBook(settings.prices_file) if settings.prices_file else None
+    except PriceBookError as error:
+        raise SettingsError(f"{PRICES_FILE}: {error}") from error
 
 
 def _behind_proxy() -> bool:

@@ -5,6 +5,7 @@ Of this process's calls, by the proxy's own hooks:
 - ``llm.calls.seen`` (counter): noticed before they were dispatched.
 - ``llm.calls.recorded`` (counter): records written, also of calls that were rejected before they could be noticed.
 - ``llm.calls.dropped`` (counter): records lost with an exception.
+- ``llm.calls.unpriced`` (counter): records of calls that used tokens and that nobody had a price for.
 - ``llm.calls.missing`` (gauge): calls that were seen, have ended and left no record. Above 0 is an alarm.
 
 Of the ledger, by ``llm.ledger.file``; what a process does is its own, what is in the file every worker reports:
@@ -80,6 +81,7 @@ def publish_calls(logger: OtelCostLogger, meter_provider: MeterProvider) -> None
         ("seen", "Calls noticed before they were dispatched"),
         ("recorded", "Records written"),
         ("dropped", "Records lost with an exception"),
+        ("unpriced", "Records of calls that nobody had a price for"),
     ):
         meter.create_observable_counter(f"llm.calls.{name}", one(name), "{call}", words)
     meter.create_observable_gauge("llm.calls.missing", one("missing"), "{call}", "Calls that left no record")

@@ -1,7 +1,7 @@
 """A private TracerProvider for cost spans, one per process.
 
 Private, because the global provider is everybody's: FastAPI's and LiteLLM's own spans would run into the cost
-stream, and a sampler set for them would drop billing records. One per process and built when it is first asked for
+stream. One per process and built when it is first asked for
 (at the first call; with a ledger when the proxy loads the plugin), because a proxy may fork its workers after that, and
 neither exporter threads nor gRPC channels survive a fork.
 """
@@ -11,22 +11,19 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from functools import cache, lru_cache
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
-from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import (
     BatchSpanProcessor,
     ConsoleSpanExporter,
     SimpleSpanProcessor,
     SpanExporter,
 )
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import Tracer
 
-from otel_cost_logger.ids import PlannedIds
 from otel_cost_logger.settings import BATCH, CONSOLE, DURABLE, GRPC, OTLP, SIMPLE, Ledger, Settings
 from otel_cost_logger.termination import FlushOnTermination
 
@@ -80,23 +77,12 @@ def get_tracer_provider() -> TracerProvider:
     return _provider
 
 
-@lru_cache(maxsize=8)
-def cost_tracer(provider: TracerProvider) -> Tracer:
-    """The tracer of cost spans of ``provider``; made once for each, because the SDK would make a new one each time."""
-    return provider.get_tracer(SCOPE, plugin_version())
-
-
 def build_provider(settings: Settings) -> CostTracerProvider:
     """A new provider with the processors and exporters of ``settings``; the caller shuts it down."""
-    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+    provider = CostTracerProvider(resource=_resource())
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         _log.warning("OTEL_SDK_DISABLED=true: no cost span will be written")
-    unlimited = SpanLimits.UNSET
-    provider = CostTracerProvider(
-        resource=_resource(),
-        sampler=ALWAYS_ON,  # a record that pays for something is never sampled away
-        id_generator=PlannedIds(),
-        span_limits=SpanLimits(max_span_attributes=unlimited, max_span_attribute_length=unlimited),
-    )
+        return provider
     if settings.metrics_protocol is not None:
         provider.meter_provider = _meter_provider(settings.metrics_protocol, provider.resource)
     exporters = list(settings.exporters)

@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 from litellm.constants import LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL
 
 from otel_cost_logger.planned import PlannedSpan, planned_for, planned_for_logging_object
-from otel_cost_logger.pricing import Cost, cost_of
+from otel_cost_logger.prices.book import PriceBook
+from otel_cost_logger.pricing import Cost, cost_by_book, cost_of
 
 SCHEMA_VERSION = "1"
 
@@ -148,11 +149,13 @@ def build_record(
     failed: bool,
     behind_proxy: bool,
     keep_error_message: bool = False,
+    book: PriceBook | None = None,
 ) -> CallRecord:
     """The record of one call, from the arguments of a LiteLLM logging hook.
 
     ``behind_proxy`` says whether callers are strangers: behind the proxy the tenant comes from the
-    authenticated key alone. ``keep_error_message`` keeps the backend's error text, which may quote the prompt.
+    authenticated key alone. ``keep_error_message`` keeps the backend's error text, which may quote the prompt. The
+    price is that of ``book``, as it was when the call began, and LiteLLM's for what the book does not price.
     Anything may be missing or of the wrong type; such a field becomes ``None``, zero or a stated default.
     """
     call = _mapping(kwargs)
@@ -181,15 +184,22 @@ def build_record(
     )
     api_base = payload.get("api_base") or params.get("api_base")
     address, port = _server(api_base) if isinstance(api_base, str) else (None, None)
-    cost = cost_of(payload, params, used_tokens=total > 0)
+    model = clean(payload.get("model_group") or metadata.get("model_group") or call.get("model")) or UNKNOWN
+    served = (None if refused else clean(call.get("model"))) or None
+    cached = _detail(usage, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens")
+    cost = None
+    if book is not None and total > 0:
+        tokens = {"prompt_tokens": prompt, "completion_tokens": completion, "cached_tokens": cached or 0}
+        cost = cost_by_book(book, model, served, start_ns, **tokens)
+    cost = cost or cost_of(payload, params, used_tokens=total > 0)
     return CallRecord(
         call_id=clean(call.get("litellm_call_id") or payload.get("litellm_call_id")) or UNKNOWN,
         call_type=call_type,
         operation=_OPERATIONS.get(_sync_name(call_type), call_type),
         stream=stream,
         choice_count=choice_count,
-        model=clean(payload.get("model_group") or metadata.get("model_group") or call.get("model")) or UNKNOWN,
-        model_served=(None if refused else clean(call.get("model"))) or None,
+        model=model,
+        model_served=served,
         provider=clean(call.get("custom_llm_provider") or payload.get("custom_llm_provider")) or None,
         tenant_id=tenant_id,
         tenant_source=tenant_source,
@@ -198,7 +208,7 @@ def build_record(
         prompt_tokens=prompt,
         completion_tokens=completion,
         total_tokens=total,
-        cached_tokens=_detail(usage, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens"),
+        cached_tokens=cached,
         reasoning_tokens=_detail(usage, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens"),
         usage_source=_usage_source(call, call_type, outcome, stream=stream, choices=choice_count, total=total),
         cost=cost,

@@ -11,6 +11,7 @@ engine. The others are ours:
 - ``OTEL_COST_LOGGER_LEDGER_SYNC`` (normal or full) says what the ledger survives: the process, or the machine too.
 - ``OTEL_COST_LOGGER_LEDGER_DAYS`` is how long exported records stay in it.
 - ``OTEL_COST_LOGGER_PROCESSOR`` (simple, batch or durable) says how spans reach the exporter.
+- ``OTEL_COST_LOGGER_PRICES_FILE`` is the price book (see `prices.reading`).
 - ``OTEL_COST_LOGGER_ERROR_MESSAGES`` (true keeps the text of errors, which may quote a prompt).
 """
 
@@ -34,6 +35,7 @@ BATCH = "batch"
 DURABLE = "durable"
 
 LEDGER_FILE = "OTEL_COST_LOGGER_LEDGER_FILE"
+PRICES_FILE = "OTEL_COST_LOGGER_PRICES_FILE"
 _LEDGER_SYNC = "OTEL_COST_LOGGER_LEDGER_SYNC"
 _LEDGER_DAYS = "OTEL_COST_LOGGER_LEDGER_DAYS"
 _PROCESSOR = "OTEL_COST_LOGGER_PROCESSOR"
@@ -66,7 +68,7 @@ class Settings:
     batches). ``genai_spans`` gives spans the name and kind of the OpenTelemetry GenAI conventions. With ``propagate``
     the engine is told the cost span's trace context. ``ledger`` describes the file of the durable processor, and is
     there if and only if that one is chosen. ``metrics_protocol`` is the OTLP protocol of the plugin's own metrics; None
-    sends none.
+    sends none. ``prices_file`` is the price book, where there is one.
     """
 
     exporters: tuple[str, ...] = (CONSOLE,)
@@ -77,6 +79,7 @@ class Settings:
     propagate: bool = True
     ledger: Ledger | None = None
     metrics_protocol: str | None = None
+    prices_file: Path | None = None
 
     def __post_init__(self) -> None:
         if (self.processor == DURABLE) != (self.ledger is not None):
@@ -100,6 +103,7 @@ class Settings:
             raise SettingsError(f"{_PROCESSOR}={DURABLE!r} needs {LEDGER_FILE}, the file to write to")
         propagators = {name.strip() for name in env.get("OTEL_PROPAGATORS", _TRACE_CONTEXT).split(",")}
         opt_in = {value.strip() for value in env.get("OTEL_SEMCONV_STABILITY_OPT_IN", "").split(",")}
+        prices_file = env.get(PRICES_FILE, "").strip()
         messages = env.get("OTEL_COST_LOGGER_ERROR_MESSAGES", "false").lower()
         return cls(
             exporters=tuple(name for name in dict.fromkeys(names or [CONSOLE]) if name != NONE),
@@ -110,6 +114,7 @@ class Settings:
             propagate=_TRACE_CONTEXT in propagators,
             ledger=ledger,
             metrics_protocol=_metrics_protocol(env),
+            prices_file=Path(prices_file).absolute() if prices_file else None,
         )
 
 

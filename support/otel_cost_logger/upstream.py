@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from opentelemetry.sdk.trace.id_generator import IdGenerator
-from opentelemetry.trace import get_current_span
 
 from otel_cost_logger.planned import PlannedSpan, plan, planned_for_logging_object
 from otel_cost_logger.record import caller_traceparent
-from otel_cost_logger.span import parent_context
+from otel_cost_logger.span import parent_of
 
 _HEADER = "traceparent"
 _VLLM = "hosted_vllm"  # LiteLLM's provider for vLLM's OpenAI-compatible server
@@ -64,9 +63,9 @@ def _planned_span(request: Mapping[str, Any], ids: IdGenerator) -> PlannedSpan:
     if planned := planned_for_logging_object(logging_object):
         return planned
     traceparent = caller_traceparent(request)
-    parent = get_current_span(parent_context(traceparent)).get_span_context()
+    parent = parent_of(traceparent)
     planned = PlannedSpan(
-        trace_id=parent.trace_id if parent.is_valid else ids.generate_trace_id(),
+        trace_id=parent.trace_id if parent else ids.generate_trace_id(),
         span_id=ids.generate_span_id(),
         parent=traceparent,
     )

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -239,7 +239,8 @@ class SpanFactory:
 
     def __init__(self) -> None:
         self._memory = InMemorySpanExporter()
-        provider = build_provider(Settings(exporters=()))
+        unlimited = SpanLimits(max_span_attributes=SpanLimits.UNSET, max_span_attribute_length=SpanLimits.UNSET)
+        provider = TracerProvider(span_limits=unlimited)
         provider.add_span_processor(SimpleSpanProcessor(self._memory))
         self._tracer = provider.get_tracer("a scope", "1.0")
 

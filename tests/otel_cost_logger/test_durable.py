@@ -73,8 +73,8 @@ def test_the_columns_are_the_records_fields(ledger: Path, durable: Make, make_ca
     record = build_record(make_call(), None, None, None, failed=False, behind_proxy=True)
     provider = TracerProvider()
     provider.add_span_processor(durable())
-    emit_span(provider.get_tracer("t"), record, genai=False)
-    emit_span(provider.get_tracer("t"), record, genai=False)
+    emit_span(provider, record, genai=False)
+    emit_span(provider, record, genai=False)
     assert ask(ledger, "SELECT tenant_id, sum(cost_nano_usd) FROM spans GROUP BY 1") == [("tenant-acme", 10_000)]
     names = list(RECORD_FIELDS)
     (row, _) = ask(ledger, f"SELECT {', '.join(names)} FROM spans")

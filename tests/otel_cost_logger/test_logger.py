@@ -13,7 +13,7 @@ import litellm
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
@@ -160,11 +160,13 @@ def test_a_caller_cannot_switch_its_record_off(logger: OtelCostLogger, monkeypat
 
 
 def test_a_broken_exporter_is_counted_and_the_call_goes_on(make_call: Any, caplog: pytest.LogCaptureFixture) -> None:
-    class Broken(TracerProvider):
-        def get_tracer(self, *args: Any, **kwargs: Any) -> Any:
-            raise RuntimeError("no tracer today")
+    class Broken(SpanProcessor):
+        def on_end(self, span: ReadableSpan) -> None:
+            raise RuntimeError("no export today")
 
-    logger = OtelCostLogger(Settings(), Broken())
+    provider = TracerProvider()
+    provider.add_span_processor(Broken())
+    logger = OtelCostLogger(Settings(), provider)
     with caplog.at_level(logging.ERROR):
         succeed(logger, make_call())
     assert (logger.counts.recorded, logger.counts.dropped) == (0, 1)

@@ -70,6 +70,20 @@ def test_a_lost_record_is_seen_in_the_metrics(
     assert states == {"written": 1, "lost": 0, "exported": 0, "dead": 0, "pruned": 0}
 
 
+def test_an_unpriced_call_is_seen_in_the_metrics(
+    tmp_path: Path, metrics_environment: None, otlp_server: Any, make_call: Any
+) -> None:
+    provider = build_provider(settings(tmp_path))
+    logger = OtelCostLogger(Settings(), provider)
+    for number, cost in enumerate([5e-06, 0.0, 0.0]):
+        call = make_call({"litellm_call_id": f"{number}"}, response_cost=cost)
+        call["litellm_params"]["metadata"].pop("model_info")
+        logger.log_success_event(kwargs=call, response_obj=None, start_time=None, end_time=None)
+    assert (logger.counts.recorded, logger.counts.unpriced) == (3, 2)
+    provider.shutdown()
+    assert values(otlp_server, "llm.calls.unpriced") == [2]
+
+
 def test_the_meter_provider_is_private_and_there_only_when_asked_for(tmp_path: Path, metrics_environment: None) -> None:
     assert build_provider(Settings(exporters=())).meter_provider is None
     provider = build_provider(settings(tmp_path))

@@ -5,9 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
 
-from otel_cost_logger.ids import PlannedIds, use
 from otel_cost_logger.planned import PlannedSpan, plan, planned_for, planned_for_logging_object
 
 
@@ -30,17 +28,3 @@ def test_a_caller_cannot_write_a_plan() -> None:
     (name,) = PlannedSpan(1, 2, None).as_detail()
     for forged in ({"trace_id": 1, "span_id": 2, "parent": None}, "00-1-2-01", [1, 2], None):
         assert planned_for({name: forged}) is None
-
-
-def test_the_next_span_gets_the_planned_ids_and_the_one_after_it_none() -> None:
-    tracer = TracerProvider(id_generator=PlannedIds()).get_tracer("test")
-    planned = PlannedSpan(0xABC, 0xDEF, None)
-    use(planned)
-    first = tracer.start_span("first").get_span_context()
-    use(planned)
-    second = tracer.start_span("second").get_span_context()
-    use(None)
-    third = tracer.start_span("third").get_span_context()
-    assert (first.trace_id, first.span_id) == (0xABC, 0xDEF)
-    assert len({first.span_id, second.span_id, third.span_id}) == 3
-    assert len({first.trace_id, second.trace_id, third.trace_id}) == 3

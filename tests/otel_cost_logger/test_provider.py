@@ -13,10 +13,14 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from otel_cost_logger import provider as module
+from otel_cost_logger.attributes import attributes_of
 from otel_cost_logger.provider import build_provider, get_tracer_provider
+from otel_cost_logger.record import build_record
 from otel_cost_logger.settings import Settings
+from otel_cost_logger.span import emit_span
 from otel_cost_logger.termination import FlushOnTermination
 
 
@@ -63,13 +67,18 @@ def test_the_protocol_chooses_the_exporter(protocol: str) -> None:
     assert (".http." in type(processor.span_exporter).__module__) is (protocol == "http/protobuf")
 
 
-def test_samplers_and_limits_meant_for_others_do_not_touch_a_billing_record(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samplers_and_limits_meant_for_others_do_not_touch_a_billing_record(
+    monkeypatch: pytest.MonkeyPatch, make_call: Any
+) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
     monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "1")
     monkeypatch.setenv("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "1")
-    span: Any = build_provider(Settings(exporters=())).get_tracer("t").start_span("s", attributes={"a": "xyz", "b": 1})
-    assert span.is_recording()
-    assert dict(span.attributes) == {"a": "xyz", "b": 1}
+    provider, memory = build_provider(Settings(exporters=())), InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(memory))
+    record = build_record(make_call(), None, None, None, failed=False, behind_proxy=True)
+    emit_span(provider, record, genai=False)
+    (span,) = memory.get_finished_spans()
+    assert span.attributes == attributes_of(record)
 
 
 def test_the_operators_service_name_wins(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,8 +89,9 @@ def test_the_operators_service_name_wins(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_disabled_sdk_is_said_aloud(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-    build_provider(Settings(exporters=()))
+    provider = build_provider(Settings())
     assert "no cost span will be written" in caplog.text
+    assert processors(provider) == ()
 
 
 SERVER = """

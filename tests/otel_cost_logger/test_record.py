@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from otel_cost_logger.attributes import attributes_of
+from otel_cost_logger.prices.reading import parse_book
 from otel_cost_logger.record import CallRecord, build_record, clean
 
 RESPONSE = SimpleNamespace(choices=[SimpleNamespace(finish_reason="stop"), SimpleNamespace(finish_reason="length")])
@@ -214,3 +215,55 @@ def test_junk_in_place_of_the_arguments(kwargs: Any, response: Any, failed: bool
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_junk_in_any_field(make_call: Any, payload: Any, call: Any, response: Any, failed: bool) -> None:
     check_exportable(build(make_call(call, **payload), response, failed=failed))
+
+
+def book(price: str, *, valid_until: str = "2026-11-22") -> Any:
+    """A price book for "mistral", by default until the day before the payload's call began."""
+    return parse_book(
+        f"""\
+currency: USD
+prices:
+  - model: mistral
+    input_usd_per_million_tokens: {price}
+    output_usd_per_million_tokens: 10
+    cached_input_usd_per_million_tokens: 0
+    usd_per_request: 0.000001
+    valid_until: {valid_until}
+    source: the old contract
+  - served_model: mistral-7b
+    input_usd_per_million_tokens: 2
+    output_usd_per_million_tokens: 20
+    source: the new contract
+""",
+        "prices.yaml",
+    )
+
+
+def test_the_book_prices_a_call_at_the_price_of_its_beginning(make_call: Any) -> None:
+    """The call began on 2026-11-23, and its record may be written years later."""
+    expected = {"2026-11-22": 10 * 2000 + 5 * 20_000, "2026-11-23": 6 * 1000 + 5 * 10_000 + 1000}
+    for valid_until, nano_usd in expected.items():
+        prices = book("1", valid_until=valid_until)
+        record = build(make_call(), book=prices)
+        assert (record.cost_nano_usd, record.cost_source) == (nano_usd, "price_book")
+        assert record.price_version == prices.version
+
+
+def test_a_new_book_leaves_records_as_they_are(make_call: Any) -> None:
+    before = build(make_call(), book=book("1", valid_until="2026-12-31"))
+    after = build(make_call(), book=book("3", valid_until="2026-12-31"))
+    assert after.cost_nano_usd - before.cost_nano_usd == 6 * 2000
+    assert before.price_version != after.price_version
+    assert before.cost_nano_usd == 6 * 1000 + 5 * 10_000 + 1000
+
+
+def test_what_the_book_does_not_price_is_litellms_to_price(make_call: Any) -> None:
+    call = make_call({"model": "another"}, model_group="another")
+    assert build(call, book=book("1")).cost == build(call).cost
+    assert build(call, book=book("1")).cost_source == "custom_price"
+
+
+def test_a_call_without_tokens_is_not_charged_for_the_request_either(make_call: Any) -> None:
+    call = make_call(prompt_tokens=0, completion_tokens=0, total_tokens=0, response_cost=0.0)
+    record = build(call, book=book("1", valid_until="2026-12-31"))
+    assert (record.cost_nano_usd, record.cost_source, record.price_version) == (0, "not_charged", None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from otel_cost_logger.settings import Settings, SettingsError
@@ -78,3 +80,11 @@ def test_an_interval_of_metrics_that_makes_no_sense_is_refused(interval: str) ->
         SettingsError, match=f"OTEL_METRIC_EXPORT_INTERVAL='{interval}' is not a number of milliseconds"
     ):
         Settings.from_environment(environment)
+
+
+def test_the_price_book_is_named_by_a_variable_and_its_path_survives_a_change_of_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Settings.from_environment({"OTEL_COST_LOGGER_PRICES_FILE": "p.yaml"}).prices_file == tmp_path / "p.yaml"
+    assert Settings.from_environment({"OTEL_COST_LOGGER_PRICES_FILE": " "}).prices_file is None

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from otel_cost_logger.ledger import focus
 from otel_cost_logger.ledger.file import LedgerError, identity, open_for_reading
 from otel_cost_logger.ledger.formats import write_csv, write_json_lines, write_parquet
 from otel_cost_logger.ledger.reading import Status, Window, count, moment, status
@@ -53,6 +54,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     command.add_argument("--format", choices=(*_WRITERS, "parquet"), required=True)
     command.add_argument("--out", type=Path, help="a new file; default: standard output (not for Parquet)")
     command.set_defaults(run=_export)
+
+    words = f"write what was used and charged as FinOps FOCUS {focus.VERSION}, by day, tenant and model"
+    command = commands.add_parser("focus", parents=[shared, window], help=words)
+    command.add_argument("--format", choices=("csv", "parquet"), default="csv")
+    command.add_argument("--out", type=Path, help="a new file; default: standard output (not for Parquet)")
+    command.add_argument(
+        "--provider", type=_words, default="Self-hosted", help="who runs the service; default: %(default)s"
+    )
+    command.add_argument(
+        "--billing-account", type=_words, default="self-hosted", help="the account of all tenants; default: %(default)s"
+    )
+    command.set_defaults(run=_focus)
 
     command = commands.add_parser("replay", parents=[shared, window], help="send spans again, with their ids")
     command.add_argument("--to", required=True, metavar="URL", help="the collector, e.g. http://127.0.0.1:4318")
@@ -164,6 +177,25 @@ def _export(path: Path, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _focus(path: Path, arguments: argparse.Namespace) -> int:
+    names = {"provider": arguments.provider, "billing_account": arguments.billing_account}
+    with closing(open_for_reading(path)) as connection:
+        found = focus.rows(connection, _window(arguments), **names)
+        if arguments.out is None:
+            if arguments.format == "parquet":
+                raise LedgerError("Parquet is not text: name a file with --out")
+            focus.write_csv(found, sys.stdout)
+            return 0
+        with _new_file(arguments.out) as part:
+            if arguments.format == "parquet":
+                written = focus.write_parquet(found, part)
+            else:
+                with part.open("w", encoding="utf-8", newline="") as out:
+                    written = focus.write_csv(found, out)
+    print(f"{written:,} rows in {arguments.out}")
+    return 0
+
+
 def _replay(path: Path, arguments: argparse.Namespace) -> int:
     window = _window(arguments)
     sender = sender_for(exporter_to(arguments.to, arguments.protocol))
@@ -215,6 +247,12 @@ def _moment(text: str) -> int:
         return int(when.timestamp()) * 10**9 + when.microsecond * 1000
     except (ValueError, OverflowError, OSError) as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not a date or time such as 2026-11-01T12:00") from error
+
+
+def _words(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name")
+    return text
 
 
 def _days(text: str) -> float:
