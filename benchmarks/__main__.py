@@ -1,4 +1,6 @@
-"""The command line. ``run`` exits with 0 when the result is valid, 3 when it is stored but not for quoting."""
+"""The command line. ``run`` exits with 0 when the result is valid, 3 when it is stored but not for quoting, and
+``compare`` with 0 when the second result reproduces the first, 4 when it does not. Every command exits with 1, and a
+reason, where it refuses."""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import httpx
 
+from benchmarks.callback_overhead import measure as callback_overhead
 from benchmarks.engine_latency import measure as engine_latency
 from benchmarks.gpu import command
 from benchmarks.gpu.steps import NAMES
@@ -17,8 +20,12 @@ from benchmarks.gpu_smoke import measure as gpu_smoke
 from benchmarks.harness.backends import REAL_KINDS, SHAPE
 from benchmarks.harness.benchmark import AnyParameter, Benchmark, Choice, NotMeasured, Parameter, Value, Words
 from benchmarks.harness.benchmark import words as benchmark_words
+from benchmarks.harness.comparable import NotComparable
+from benchmarks.harness.compare import compare
+from benchmarks.harness.preflight import Refused
 from benchmarks.harness.provenance import machine_label
-from benchmarks.harness.results import RESULTS, Result, is_label
+from benchmarks.harness.rendering import NotDrawn, render
+from benchmarks.harness.results import RESULTS, Result, ResultError, is_label, load_result, newest_results
 from benchmarks.harness.run import run
 from benchmarks.mock_headroom import measure as mock_headroom
 from benchmarks.proxy_scale import measure as proxy_scale
@@ -36,12 +43,13 @@ _ALL = (
     throughput.BENCHMARK,
     proxy_scale.BENCHMARK,
     gpu_smoke.BENCHMARK,
+    callback_overhead.BENCHMARK,
     span_processors.BENCHMARK,
     survival.BENCHMARK,
 )
 BENCHMARKS = {benchmark.name: benchmark for benchmark in _ALL}
 _NOT_MEASURED = (
-    *(NotMeasured, ChildError, EngineNotBuilt, ModelNotMade, EngineUnreadable, EngineRestarted),
+    *(NotMeasured, Refused, ChildError, EngineNotBuilt, ModelNotMade, EngineUnreadable, EngineRestarted),
     *(OSError, httpx.HTTPError),
 )
 _OF_GPU: tuple[AnyParameter, ...] = (
@@ -51,6 +59,7 @@ _OF_GPU: tuple[AnyParameter, ...] = (
     Words("steps", ",".join(NAMES), NAMES, "those to take; the smoke test is always the first"),
 )
 NOT_FOR_QUOTING = 3
+DIFFERS = 4
 INTERRUPTED = 130
 
 
@@ -61,6 +70,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command == "list":
         print("\n\n".join(_described(benchmark) for benchmark in BENCHMARKS.values()))
         return 0
+    try:
+        if arguments.command == "render":
+            return _render(arguments.results, arguments.out)
+        if arguments.command == "compare":
+            return _compare(arguments.first, arguments.second)
+    except (ResultError, NotComparable, NotDrawn, OSError) as refused:
+        print(f"benchmarks: {refused}", file=sys.stderr)
+        return 1
+    return _run(arguments, words)
+
+
+def _run(arguments: argparse.Namespace, words: list[str]) -> int:
     # Apart from the notebooks' logs and ledgers: a measurement's calls are nobody's bill.
     os.environ.setdefault(BUILD_VARIABLE, str(build_dir() / "benchmarks"))
     _absolute_python_path()
@@ -69,7 +90,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     benchmark = BENCHMARKS[arguments.name]
     parameters = {parameter.name: getattr(arguments, parameter.name) for parameter in benchmark.parameters}
     try:
-        path, result = run(benchmark, parameters, root=arguments.out, label=arguments.machine, argv=words)
+        path, result = run(
+            benchmark,
+            parameters,
+            root=arguments.out,
+            label=arguments.machine,
+            argv=words,
+            anyway=arguments.anyway,
+        )
     except _NOT_MEASURED as error:
         print(f"benchmarks: {benchmark.name} was not measured: {error}", file=sys.stderr)
         return 1
@@ -96,6 +124,25 @@ def _gpu(arguments: argparse.Namespace, words: list[str]) -> int:
     if outcomes == {command.MEASURED}:
         return 0
     return NOT_FOR_QUOTING if outcomes <= {command.MEASURED, command.NOT_FOR_QUOTING} else 1
+
+
+def _render(paths: Sequence[Path], out: Path | None) -> int:
+    """Figures of the results at ``paths``; of the newest of each benchmark and machine that has one, without any."""
+    folder = out or build_dir() / "figures"
+    for path, result in [(path, load_result(path)) for path in paths] or newest_results():
+        try:
+            print(shown(render(result, path.stem, folder)))
+        except NotDrawn as no_figure:
+            if paths:
+                raise NotDrawn(f"{shown(path)}: {no_figure}") from no_figure
+            print(f"{shown(path)}: not drawn: {no_figure}")
+    return 0
+
+
+def _compare(first: Path, second: Path) -> int:
+    comparison = compare(load_result(first), load_result(second))
+    print("\n".join(comparison.sentences()))
+    return 0 if comparison.reproduced else DIFFERS
 
 
 def _with_run(words: list[str]) -> list[str]:
@@ -126,6 +173,20 @@ def _parser() -> argparse.ArgumentParser:
     _add_places(gpu)
     for option in _OF_GPU:
         _add_option(gpu, option)
+    rendered = commands.add_parser("render", help="figures of stored results, as PNG files", allow_abbrev=False)
+    rendered.add_argument(
+        "results",
+        nargs="*",
+        type=Path,
+        metavar="RESULT",
+        help="result files; without any, the newest of each benchmark on each machine",
+    )
+    rendered.add_argument("--out", type=Path, metavar="DIR", help="folder of the pictures (default: build/figures)")
+    compared = commands.add_parser(
+        "compare", help="does a second result say the same as the first?", allow_abbrev=False
+    )
+    compared.add_argument("first", type=Path, metavar="A", help="a result file")
+    compared.add_argument("second", type=Path, metavar="B", help="a later one, of the same benchmark and machine")
     names = commands.add_parser("run", help="measure, and store the result").add_subparsers(
         dest="name", required=True, metavar="NAME"
     )
@@ -138,6 +199,7 @@ def _parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
         _add_places(one)
+        one.add_argument("--anyway", action="store_true", help="measure where it should be refused; the result says so")
         for parameter in benchmark.parameters:
             _add_option(one, parameter)
     return parser

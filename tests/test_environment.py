@@ -69,7 +69,10 @@ def test_the_lock_holds_no_dependency_that_is_declared_no_more() -> None:
     assert asked == {canonicalize_name(requirement.name) for requirement in declared()}, "run `make lock`"
 
 
-@pytest.mark.parametrize("lock", [LOCK, *ENGINE_LOCKS.values()], ids=["ours", *ENGINE_LOCKS])
+OTHERS_LOCK = (ROOT / "benchmarks/callback_overhead/requirements-others.lock").read_text()
+
+
+@pytest.mark.parametrize("lock", [LOCK, *ENGINE_LOCKS.values(), OTHERS_LOCK], ids=["ours", *ENGINE_LOCKS, "others"])
 def test_a_lock_names_no_host_and_no_path(lock: str) -> None:
     assert not re.search(r"https?://|--(extra-)?index-url|--find-links|file:|/home/|/root/", lock)
 

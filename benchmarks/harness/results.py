@@ -1,7 +1,8 @@
 """Result files: what is in one, writing it once, and reading it back only if it is whole.
 
-One run is one JSON file, ``RESULTS/<machine>/<YYYY-MM-DD>-<benchmark>[-N].json``. Its ``sha256`` is over everything
-else in it (as JSON with sorted keys and no spaces), so an edit or a damaged copy shows; it is no signature.
+One run is one JSON file, ``RESULTS/<machine>/<YYYY-MM-DD>-<benchmark>[-N].json``, with a line for each sample. Its
+``sha256`` is over everything else in it (as JSON with sorted keys and no spaces), so an edit or a damaged copy shows;
+it is no signature.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import re
 import tempfile
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Self
 
@@ -127,7 +129,7 @@ def write_result(result: Result, root: Path = RESULTS) -> Path:
     """
     folder = result_folder(root, result.machine.label)
     document = result.model_dump(mode="json")
-    text = json.dumps({**document, "sha256": _sha256(document)}, indent=1, allow_nan=False) + "\n"
+    text = _as_text({**document, "sha256": _sha256(document)})
     descriptor, partial = tempfile.mkstemp(prefix=".partial-", dir=folder)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -138,6 +140,14 @@ def write_result(result: Result, root: Path = RESULTS) -> Path:
         return _publish(Path(partial), folder, f"{result.started:%Y-%m-%d}-{result.benchmark}")
     finally:
         os.unlink(partial)
+
+
+def _as_text(document: dict[str, Any]) -> str:
+    """JSON to be read by people and by ``diff``: one line for each raw sample, of which there may be a thousand."""
+    samples = ",\n".join("  " + json.dumps(sample, allow_nan=False) for sample in document["samples"])
+    rest = json.dumps({**document, "samples": []}, indent=1, allow_nan=False)
+    # The result's own samples and no others: they alone stand behind one space.
+    return rest.replace('\n "samples": []', f'\n "samples": [\n{samples}\n ]', 1) + "\n"
 
 
 def _publish(partial: Path, folder: Path, stem: str) -> Path:
@@ -178,6 +188,41 @@ def load_result(path: Path) -> Result:
     except ValidationError as error:
         problems = "; ".join(_in_words(problem) for problem in error.errors())
         raise ResultError(f"{shown(path)}: not a result of schema version {SCHEMA_VERSION}: {problems}") from error
+
+
+def stored_results(root: Path = RESULTS) -> list[Path]:
+    """Every result file under ``root``, ordered by machine, date and name."""
+    return sorted(root.glob("*/*.json"))
+
+
+def newest_result(benchmark: str, root: Path = RESULTS, machine: str | None = None) -> tuple[Path, Result]:
+    """The result of ``benchmark`` that was measured last, and its file; with ``machine``, of that label only.
+
+    Raises `ResultError` when there is none, or when one of those there cannot be used.
+    """
+    paths = [path for path in stored_results(root) if _is_of(path, benchmark) and machine in (None, path.parent.name)]
+    if not paths:
+        where = f"{shown(root)}/{machine}" if machine else shown(root)
+        raise ResultError(f"{where}: no result of {benchmark}; measure one: python -m benchmarks run {benchmark}")
+    return max(((path, load_result(path)) for path in paths), key=_started)
+
+
+def newest_results(root: Path = RESULTS) -> list[tuple[Path, Result]]:
+    """Of each benchmark on each machine the result that was measured last, and its file."""
+    newest: dict[tuple[str, str], tuple[Path, Result]] = {}
+    for path in stored_results(root):
+        found = (path, load_result(path))
+        kind = (found[1].machine.label, found[1].benchmark)
+        newest[kind] = max(newest.get(kind, found), found, key=_started)
+    return list(newest.values())
+
+
+def _started(found: tuple[Path, Result]) -> datetime:
+    return found[1].started
+
+
+def _is_of(path: Path, benchmark: str) -> bool:
+    return re.fullmatch(rf"\d{{4}}-\d\d-\d\d-{re.escape(benchmark)}(-\d+)?", path.stem) is not None
 
 
 def is_label(text: str) -> bool:

@@ -9,29 +9,32 @@ from pathlib import Path
 
 from benchmarks.harness import provenance
 from benchmarks.harness.benchmark import Benchmark, Parameters
-from benchmarks.harness.machine import QUIET_CORES, cores_used_by_others
+from benchmarks.harness.machine import cores_used_by_others
+from benchmarks.harness.preflight import Refused, preflight
 from benchmarks.harness.results import Code, Conditions, Machine, Result, Validity, result_folder, write_result
 
 
 def run(
-    benchmark: Benchmark, parameters: Parameters, *, root: Path, label: str, argv: Sequence[str]
+    benchmark: Benchmark, parameters: Parameters, *, root: Path, label: str, argv: Sequence[str], anyway: bool = False
 ) -> tuple[Path, Result]:
     """Measure and store under ``root``; returns the new file and what is in it.
 
     A busy machine does not stop a run: its result is stored with the reason why it is not for quoting. Raises
-    OSError when ``root`` cannot be written to.
+    `preflight.Refused` where nothing should be measured at all, unless ``anyway``, and OSError when ``root`` cannot be
+    written to.
     """
-    result_folder(root, label)  # before minutes are spent
+    folder = result_folder(root, label)  # before minutes are spent
     commit, dirty = provenance.commit()
     code = Code(commit=commit, dirty=dirty, sha256=provenance.code_sha256(benchmark.modules))
     load_average_before, others = provenance.load_average(), cores_used_by_others()
-    started = datetime.now(UTC)
-    measurement = benchmark.measure(parameters)
-    ended = datetime.now(UTC)
+    with preflight(benchmark.name, folder, others) as found:
+        if found.refusals and not anyway:
+            raise Refused("; ".join(found.refusals))
+        started = datetime.now(UTC)
+        measurement = benchmark.measure(parameters)
+        ended = datetime.now(UTC)
 
-    reasons = list(measurement.faults)
-    if others > QUIET_CORES:
-        reasons.insert(0, f"busy machine: others used {others:.2f} cores before the start, more than {QUIET_CORES}")
+    reasons = [*found.refusals, *found.flags, *measurement.faults]
     caveats = list(measurement.caveats)
     if dirty is not False:
         caveats.append("the code differs from any commit" if dirty else "no git checkout: the commit is not known")

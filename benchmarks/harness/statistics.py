@@ -80,6 +80,25 @@ def _bootstrap(
     return float(np.median(values)), float(low), float(high)
 
 
+def paired_difference(
+    minuends: Sequence[float],
+    subtrahends: Sequence[float],
+    *,
+    seed: int,
+    confidence: float,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """``minuends[i]`` less ``subtrahends[i]``, both from round ``i``: what one thing adds to another, in their unit.
+
+    The interval is made as in `paired_ratio`. Raises ValueError unless both have the same length of two or more and
+    hold finite numbers.
+    """
+    above, below = np.asarray(minuends, dtype=float), np.asarray(subtrahends, dtype=float)
+    if above.shape != below.shape:
+        raise ValueError(f"differences need pairs, got {above.size} minuends and {below.size} subtrahends")
+    return median_interval((above - below).tolist(), seed=seed, confidence=confidence, resamples=resamples)
+
+
 def resolution(null: Ratio) -> float:
     """The factor (1 or more) by which two equal things may appear to differ, from their A/A comparison ``null``."""
     return max(null.high, 1 / null.low)

@@ -35,6 +35,14 @@ _FIGURES = (
 )
 
 
+def draw(result: Result) -> Figure:
+    """The first of the figures below that ``result`` has something for. Raises ValueError when there is none."""
+    summary = _summary(result)
+    if summary["comparisons"]:
+        return draw_arms(result)
+    return draw_sweep(result)
+
+
 def draw_sweep(result: Result) -> Figure:
     """Tokens per second, time to first token and time per token of the engine alone, against concurrency.
 

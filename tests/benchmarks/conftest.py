@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
-from benchmarks.harness import provenance
+from benchmarks.harness import preflight, provenance
 from benchmarks.harness.results import Code, Conditions, Machine, Result, Validity
 from benchmarks.survival.findings import AWAY, BATCH, DURABLE, KILL, SIMPLE, Sample
+
+
+@pytest.fixture(autouse=True)
+def nobody_else_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests do not wait for a measurement that runs on this machine, and do not stop one."""
+    monkeypatch.setattr(preflight, "LOCK", tmp_path.with_name(f"{tmp_path.name}.lock"))
 
 
 @pytest.fixture

@@ -117,7 +117,8 @@ def test_a_faulty_run_is_stored_and_says_so(offer: Offer, tmp_path: Path, capsys
 def test_a_busy_machine_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_module, "cores_used_by_others", lambda: 0.7)
     _, result = run_module.run(example(), {"rounds": 20}, root=tmp_path, label="busy", argv=[])
-    assert result.validity.reasons == ["busy machine: others used 0.70 cores before the start, more than 0.15"]
+    (reason,) = result.validity.reasons
+    assert reason.startswith("busy machine: others used 0.70 cores before the start, more than 0.15")
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import getpass
+import importlib
 import importlib.util
 import json
 import os
 import platform
 import re
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from benchmarks.harness import provenance
+from workbook.paths import ROOT
 
 
 def test_it_names_no_host_no_user_and_no_folder() -> None:
@@ -117,3 +120,18 @@ def test_stored_results_do_not_make_the_checkout_dirty(tmp_path: Path, monkeypat
     assert provenance.commit() == (head, False)
     (tmp_path / "code.py").write_text("a = 2\n")
     assert provenance.commit() == (head, True)
+
+
+def test_a_module_need_not_be_imported_to_be_hashed() -> None:
+    name = "benchmarks.harness.statistics"
+    assert provenance.code_sha256([provenance.unimported(name)]) == provenance.code_sha256(
+        [importlib.import_module(name)]
+    )
+    with pytest.raises(ModuleNotFoundError, match="no source of module"):
+        provenance.unimported("benchmarks.harness.guesswork")
+
+
+def test_listing_the_benchmarks_imports_no_litellm() -> None:
+    code = "import sys; import benchmarks.__main__; print('litellm' in sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert loaded.stdout == "False\n"

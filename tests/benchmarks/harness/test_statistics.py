@@ -13,6 +13,7 @@ from benchmarks.harness.statistics import (
     differs,
     in_words,
     median_interval,
+    paired_difference,
     paired_ratio,
     resolution,
     side,
@@ -156,3 +157,16 @@ def test_the_interval_of_a_median_holds_it_and_most_of_its_rounds() -> None:
 def test_values_without_an_interval_are_refused(values: list[float]) -> None:
     with pytest.raises(ValueError, match="two or more finite values"):
         median_interval(values, seed=0, confidence=0.95)
+
+
+def test_a_paired_difference_is_in_the_unit_of_its_values() -> None:
+    noise = np.random.default_rng(3).normal(0, 50, 30)  # the same in both of a round
+    added = paired_difference([1000 + shared + 12 for shared in noise], 1000 + noise, seed=1, confidence=0.99)
+    assert added.median == pytest.approx(12)
+    assert added.high - added.low < 1e-6
+    assert added.rounds == 30
+
+
+def test_a_difference_needs_pairs() -> None:
+    with pytest.raises(ValueError, match="got 3 minuends and 2 subtrahends"):
+        paired_difference([1, 2, 3], [1, 2], seed=1, confidence=0.99)

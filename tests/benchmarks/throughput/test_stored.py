@@ -96,7 +96,7 @@ def test_the_first_sentences_have_intervals_and_name_what_is_missing(result: Res
     assert stored.NOT_YET not in stored.headlines(tmp_path)
 
 
-@pytest.mark.parametrize("draw", [figure.draw_sweep, figure.draw_arms, figure.draw_latency])
+@pytest.mark.parametrize("draw", [figure.draw, figure.draw_sweep, figure.draw_arms, figure.draw_latency])
 def test_every_figure_says_when_where_and_that_the_weights_are_random(result: Result, draw: Any) -> None:
     drawn: Figure = draw(made(result))
     assert drawn._supxlabel is not None

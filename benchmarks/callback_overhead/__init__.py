@@ -1,0 +1,1 @@
+"""What does a cost callback add to an LLM call?"""
