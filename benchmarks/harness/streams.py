@@ -124,25 +124,35 @@ class _Loop:
     async def _ask(self, max_tokens: int) -> Answer | None:
         request = self._make(self._sent, max_tokens)
         self._sent += 1
-        try:
-            async with asyncio.timeout(self._timeout):
-                answer = await _answer(request)
-        except _BadAnswer as error:
-            self._seen.errors[str(error)] += 1
-        except TimeoutError:
-            self._seen.errors["timed out"] += 1
-        except (OSError, asyncio.IncompleteReadError):
-            self._seen.errors["disconnected"] += 1
-        except (ValueError, KeyError, TypeError, asyncio.LimitOverrunError):
-            self._seen.errors["not a stream of events"] += 1
-        else:
-            if answer.completion_tokens == max_tokens:
-                self._seen.answered += 1
-                self._seen.prompt_tokens += answer.prompt_tokens
-                self._seen.completion_tokens += answer.completion_tokens
-                return answer
-            self._seen.errors[f"{answer.completion_tokens} tokens instead of {max_tokens}"] += 1
-        return None
+        answer = await ask(request, max_tokens, self._timeout)
+        if isinstance(answer, str):
+            self._seen.errors[answer] += 1
+            return None
+        self._seen.answered += 1
+        self._seen.prompt_tokens += answer.prompt_tokens
+        self._seen.completion_tokens += answer.completion_tokens
+        return answer
+
+
+async def ask(request: Request, max_tokens: int, seconds: float) -> Answer | str:
+    """The answer to ``request``, of exactly ``max_tokens`` tokens, or what kind of failure came instead.
+
+    It may take ``seconds``.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            answer = await _answer(request)
+    except _BadAnswer as error:
+        return str(error)
+    except TimeoutError:
+        return "timed out"
+    except (OSError, asyncio.IncompleteReadError):
+        return "disconnected"
+    except (ValueError, KeyError, TypeError, asyncio.LimitOverrunError):
+        return "not a stream of events"
+    if answer.completion_tokens != max_tokens:
+        return f"{answer.completion_tokens} tokens instead of {max_tokens}"
+    return answer
 
 
 async def _answer(request: Request) -> Answer:

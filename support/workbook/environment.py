@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from workbook.paths import DEPLOY
 
@@ -46,6 +47,18 @@ def go_offline() -> None:
         excepted = os.environ.get(name, "")
         if _HERE not in excepted:
             os.environ[name] = f"{excepted},{_HERE}".lstrip(",")
+
+
+def where_our_packages_are() -> dict[str, str]:
+    """``PYTHONPATH``, where that is how our packages were found: our children must find them too.
+
+    Empty where they are installed: what else somebody has on ``PYTHONPATH`` is no affair of the children's.
+    """
+    ours = Path(__file__).resolve().parents[1]
+    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    # Children start in other folders, where a relative entry would mean nothing.
+    absolute = [os.path.abspath(entry) for entry in entries if entry]
+    return {"PYTHONPATH": os.pathsep.join(absolute)} if str(ours) in map(os.path.realpath, absolute) else {}
 
 
 def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

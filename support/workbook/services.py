@@ -25,6 +25,7 @@ import httpx
 import yaml
 
 from workbook.children import Child, ChildDied
+from workbook.environment import where_our_packages_are
 from workbook.paths import DEPLOY, build_dir, shown
 from workbook.ports import HOST, free_port, listener, require_free
 
@@ -35,6 +36,8 @@ BATCH_DELAY_MS = "200"
 _MOCK_SECONDS = 30.0
 _RECEIVER_SECONDS = 30.0
 _PROXY_SECONDS = 90.0  # importing the proxy takes six seconds on an idle machine with two cores
+_WORKER_SECONDS = "120"
+_WORKER_IS_UP = "Application startup complete"  # uvicorn's words
 PORT_ATTEMPTS = 3
 
 
@@ -172,6 +175,7 @@ class Service(Managed):
     def _launch(
         self, command: Sequence[str], environment: Mapping[str, str] | None = None, cwd: Path | None = None
     ) -> None:
+        environment = {**where_our_packages_are(), **(environment or {})}
         self._child = Child(self._program, command, log=self.log, environment=environment, cwd=cwd or self.run_dir)
 
     @property
@@ -296,12 +300,18 @@ class Receiver(Service):
         self.fail()
 
 
-class Proxy(Service):
-    """``litellm --config CONFIG``: the real LiteLLM proxy, with one worker.
+def litellm_command() -> list[str]:
+    """The words that stand for ``litellm``: its script beside this Python, or where it has none, its function."""
+    script = Path(sys.executable).with_name("litellm")
+    return [str(script)] if script.is_file() else [sys.executable, "-c", "from litellm import run_server; run_server()"]
 
-    ``config`` is a path or a mapping, which is written to the run's folder as YAML. ``files`` (name to text) are
-    written beside it: LiteLLM finds a callback module there. The master key is made here and handed over in
-    the environment only.
+
+class Proxy(Service):
+    """``litellm --config CONFIG --num_workers WORKERS``: the real LiteLLM proxy.
+
+    Its ``workers`` are processes that uvicorn starts; they share one listening socket. ``config`` is a path or a
+    mapping, which is written to the run's folder as YAML. ``files`` (name to text) are written beside it: LiteLLM
+    finds a callback module there. The master key is made here and handed over in the environment only.
     """
 
     def __init__(
@@ -312,8 +322,10 @@ class Proxy(Service):
         env: Mapping[str, str] | None = None,
         files: Mapping[str, str] | None = None,
         port: int | None = None,
+        workers: int = 1,
     ) -> None:
         super().__init__(name, "litellm_proxy", ports=[port or 0])
+        self._workers = workers
         self._config = config if config is not None else DEFAULT_CONFIG
         self._env = dict(env or {})
         self._files = dict(files or {})
@@ -339,19 +351,27 @@ class Proxy(Service):
         if self._port:
             require_free(self._port)
         self._listens_on = self._port or free_port()
-        litellm = Path(sys.executable).with_name("litellm")
         self._launch(
             [
                 *(sys.executable, "-m", "workbook.supervise", "--"),
-                *(str(litellm), "--config", str(config), "--host", HOST, "--port", str(self._listens_on)),
+                *litellm_command(),
+                *("--config", str(config), "--host", HOST, "--port", str(self._listens_on)),
+                *self._workers_args(),
             ],
             {**self._env, "LITELLM_MASTER_KEY": self.master_key},
         )
 
+    def _workers_args(self) -> list[str]:
+        if self._workers == 1:
+            return []
+        # uvicorn kills a worker that does not answer for 5 s, and importing LiteLLM can take longer: on a busy machine
+        # it would kill and start workers for ever.
+        return ["--num_workers", str(self._workers), "--timeout_worker_healthcheck", _WORKER_SECONDS]
+
     def wait(self) -> None:
         for attempt in range(1, PORT_ATTEMPTS + 1):
             try:
-                self.child.wait_until(self._answers_to_our_key, _PROXY_SECONDS)
+                self.child.wait_until(self._is_up, _PROXY_SECONDS * self._workers)
                 return
             except ChildDied:
                 lost_the_port = "address already in use" in self.child.text()
@@ -370,6 +390,11 @@ class Proxy(Service):
             raise NotStarted(f"{self._program} {self.name!r} ({child.name}) listens no more; see {shown(self.log)}")
         os.killpg(os.getpgid(pid), signal.SIGKILL)
         self._stop()
+
+    def _is_up(self) -> bool | None:
+        """True when it answers, and all of its workers have come so far."""
+        up = self.child.text().count(_WORKER_IS_UP) >= self._workers
+        return self._answers_to_our_key() if up else None
 
     def _answers_to_our_key(self) -> bool | None:
         """True when our proxy listens: no other program knows this run's master key."""

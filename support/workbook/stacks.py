@@ -60,6 +60,7 @@ class Stack(Managed):
         mock_port: int,
         processor: Processor,
         protocol: Literal["http/protobuf", "grpc"],
+        workers: int,
     ) -> None:
         super().__init__(name)
         self._tenants = tuple(tenants)
@@ -73,7 +74,7 @@ class Stack(Managed):
             raise ValueError(f"backend {backend} runs already: trace_engine is for one that the stack starts")
         self._engine_receiver = Receiver(f"{name}-engine") if trace_engine else None
         self._receiver = Receiver(name)
-        self._proxy = Proxy(name, config=config, files=files, port=proxy_port)
+        self._proxy = Proxy(name, config=config, files=files, port=proxy_port, workers=workers)
 
     def _start(self) -> None:
         self._receiver.launch()
@@ -321,6 +322,7 @@ def stack(
     mock_port: int = 0,
     processor: Processor = "batch",
     protocol: Literal["http/protobuf", "grpc"] = "http/protobuf",
+    workers: int = 1,
 ) -> Stack:
     """A stack, not yet started: use it in a ``with`` statement, or call its ``start`` and ``stop``.
 
@@ -332,7 +334,7 @@ def stack(
     ``mock_args`` are for the mock alone, ``engine_shape`` for a real engine (see `Engine`). With ``trace_engine`` the
     backend's own spans go to a ledger of their own. ``env`` is for the proxy and overrides what the stack sets. Ports
     are free ones unless given; ``processor`` and ``protocol`` say how the records' spans are sent;
-    ``"durable"`` keeps them in a file first, see `Stack.durable_ledger`.
+    ``"durable"`` keeps them in a file first, see `Stack.durable_ledger`. ``workers`` are the proxy's processes.
 
     Raises ValueError for a backend that there is not, or that the stack cannot give flags to. Starting raises
     `PortTaken`, `EngineNotBuilt`, or `ChildDied` or `ChildNotReady` with the last lines of the child's log.
@@ -352,4 +354,5 @@ def stack(
         mock_port=mock_port,
         processor=processor,
         protocol=protocol,
+        workers=workers,
     )

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from workbook.environment import OFFLINE, child_environment
+from workbook.environment import OFFLINE, child_environment, where_our_packages_are
+from workbook.paths import ROOT
 
 
 def test_importing_the_workbook_switches_off_what_calls_home() -> None:
@@ -22,6 +23,16 @@ def test_children_get_no_secret_and_no_setting_of_ours(monkeypatch: pytest.Monke
     assert child["PORT"] == "1"
     assert child["PATH"] == os.environ["PATH"]
     assert child.items() >= OFFLINE.items()
+
+
+def test_children_find_our_packages_where_only_the_path_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    assert where_our_packages_are() == {}
+    monkeypatch.setenv("PYTHONPATH", "somewhere/else")
+    assert where_our_packages_are() == {}
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PYTHONPATH", f"support{os.pathsep}.")
+    assert where_our_packages_are() == {"PYTHONPATH": f"{ROOT / 'support'}{os.pathsep}{ROOT}"}
 
 
 def test_the_supervisor_and_the_receiver_do_not_wait_for_pandas() -> None:

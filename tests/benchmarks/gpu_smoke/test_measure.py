@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks.gpu_smoke.measure import ATTEMPTS, Journal, Skipped, StepFailed, _shareable
+from benchmarks.gpu_smoke.measure import START, Journal, Skipped, StepFailed, _shareable
+from benchmarks.harness.backends import ATTEMPTS
 from benchmarks.harness.results import Result, load_result
 from workbook import engine
 from workbook.engine import CPU_VARIABLE, GPU_VARIABLE
@@ -71,7 +72,7 @@ def test_every_way_to_start_is_tried_and_reported(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv(GPU_VARIABLE, f"{sys.executable} -m broken_vllm")
     code, result = smoked(tmp_path, "--shape", "tiny")
     assert code == command_line.NOT_FOR_QUOTING
-    assert steps(result) == [("device", "ok"), *((f"start, {attempt.name}", "failed") for attempt in ATTEMPTS)]
+    assert steps(result) == [("device", "ok"), *((f"{START}{attempt.name}", "failed") for attempt in ATTEMPTS)]
     _, *starts = result.samples
     logs = ["\n".join(map(str, _list(sample["log"]))) for sample in starts]
     assert [log.count("--enforce-eager") for log in logs] == [1, 1, 1]
@@ -144,7 +145,7 @@ def test_the_rehearsal_on_a_cpu(tmp_path: Path) -> None:
     words = ["--engine", "vllm-cpu", "--shape", "tiny", "--concurrency", "2", "--requests", "2", "--max-tokens", "4"]
     _, result = smoked(tmp_path, *words)
     assert steps(result) == [
-        (name, "ok") for name in ("device", "start, eager", "calls to the engine", "calls through the proxy")
+        (name, "ok") for name in ("device", f"{START}as it is", "calls to the engine", "calls through the proxy")
     ]
     assert all("busy machine" in reason for reason in result.validity.reasons)
     direct, proxied = result.samples[-2:]

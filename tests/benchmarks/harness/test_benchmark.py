@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.harness.benchmark import Choice, Parameter, WholeNumbers, whole_numbers
+from benchmarks.harness.benchmark import PRESET, Choice, OrPreset, Parameter, WholeNumbers, Words, whole_numbers, words
 
 CONCURRENCIES = WholeNumbers("concurrencies", "1,2,4", 1, "streams", count=3)
 
@@ -30,3 +30,20 @@ def test_whole_numbers_are_kept_as_text_and_read_back() -> None:
 def test_other_lists_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"must be 3 or more whole numbers, at least 1, in rising order .* got"):
         CONCURRENCIES.parse(text)
+
+
+def test_words_are_some_of_the_choices() -> None:
+    arms = Words("arms", "a,b", ("a", "b", "c"), "")
+    assert words(arms.parse("c, a")) == ("c", "a")
+    for text in ("", "a,d", "a,a", "a,"):
+        with pytest.raises(ValueError, match="must be one or more of a, b, c, with commas, got"):
+            arms.parse(text)
+
+
+def test_a_preset_is_a_default_that_others_decide() -> None:
+    repeats = OrPreset(Parameter("repeats", 0, 2, "of every run"))
+    assert (repeats.name, repeats.default, repeats.help) == ("repeats", PRESET, "of every run")
+    assert repeats.parse(PRESET) == PRESET
+    assert repeats.parse("7") == 7
+    with pytest.raises(ValueError, match="at least 2"):
+        repeats.parse("1")

@@ -37,6 +37,8 @@ def test_spans_are_counted_and_their_tokens_added(tmp_path: Path, monkeypatch: p
             httpx.post(url, json=sent(**tokens), trust_env=False).raise_for_status()
         count.wait_for(3)
         assert count.so_far() == 3
+        first = receiver.ledger.read_bytes().index(b"\n") + 1
+        assert recorded(receiver.ledger, since=first) == Recorded(1, 3, 0)
         with receiver.ledger.open("a") as torn:
             torn.write('{"resourceSpans": [{')
         # A failed call has no completion; a span that is no call has no tokens at all.

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as command_line
+from benchmarks.harness import backends
 from benchmarks.harness.results import load_result
 from benchmarks.throughput import measure as throughput
 from workbook import engine
@@ -31,6 +32,9 @@ def test_without_a_client_it_says_how_to_get_one(
 def test_times_per_token_come_from_the_true_length() -> None:
     told = {"ttfts": [0.1, 0.2, 9.0], "latencies": [0.5, 0.8, 9.0], "errors": ["", "", "HTTP 500"]}
     assert throughput._median_tpot_ms(told, 5) == pytest.approx((100 + 150) / 2)
+    assert throughput._median_tpot_ms(told, 1) is None
+    assert throughput._good(told, 5, ttft_ms=150, tpot_ms=120) == 1
+    assert throughput._good(told, 5, ttft_ms=1000, tpot_ms=1000) == 2
 
 
 def test_only_numbers_of_the_report_are_kept() -> None:
@@ -38,27 +42,56 @@ def test_only_numbers_of_the_report_are_kept() -> None:
     assert throughput._figures(told) == {"completed": 4, "duration": 1.5}
 
 
-@pytest.mark.engine
-def test_the_real_client_measures_the_mock_directly_and_through_the_proxy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_open_loop_needs_a_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["throughput", "--engine", "mock", "--phases", "sweep,open", "--out", str(tmp_path)]
+    assert command_line.main(words) == 1
+    assert "add it to --phases" in capsys.readouterr().err
+
+
+def test_without_litellm_it_says_what_can_be_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(backends, "proxy_is_there", lambda: False)
+    assert command_line.main(["throughput", "--engine", "mock", "--out", str(tmp_path)]) == 1
+    assert "ask for --phases sweep,prefill" in capsys.readouterr().err
+
+
+def test_words_that_are_not_there_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--arms", "direct,nobody"], ["--lengths", "128"], ["--concurrencies", "8,1"], ["--repeats", "1"]):
+        with pytest.raises(SystemExit) as ended:
+            command_line.main(["throughput", *words])
+        assert ended.value.code == 2
+        assert words[0] in capsys.readouterr().err
+
+
+def test_a_slowed_down_device_is_told() -> None:
+    states = [{"slowdown_reasons": word} for word in ("0x0000000000000000", "0x0000000000000001", "[N/A]")]
+    assert list(throughput._slowdowns(states)) == []
+    (told,) = throughput._slowdowns([{"slowdown_reasons": "0x0000000000000004"}])
+    assert told.endswith("0x4")
+
+
+@pytest.mark.engine
+def test_the_real_client_measures_the_mock_on_every_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(BUILD_VARIABLE, str(tmp_path / "build"))
-    words = ["throughput", "--engine", "mock", "--concurrencies", "2", "--input-len", "16", "--output-len", "4"]
-    words += ["--num-prompts", "4", "--num-warmups", "1", "--repeats", "2", "--out", str(tmp_path / "results")]
+    words = ["throughput", "--engine", "mock", "--concurrencies", "2", "--loads", "2", "--lengths", "128/32"]
+    words += ["--phases", "sweep,prefill,arms,open", "--arms", "direct,proxy,batch", "--num-warmups", "1"]
+    words += ["--repeats", "2", "--open-seconds", "1", "--out", str(tmp_path / "results")]
     assert command_line.main(words) == command_line.NOT_FOR_QUOTING
     (path,) = (tmp_path / "results").glob("*/*-throughput.json")
     result = load_result(path)
-    assert "2 repeats are too few: an interval needs at least 5" in result.validity.reasons
+    assert "2 repeats are too few: an interval needs at least 3" in result.validity.reasons
     assert not [reason for reason in result.validity.reasons if "spans" in reason or "completed" in reason]
-    assert len({sample["seed"] for sample in result.samples}) == len(result.samples) == 4
+    assert len({sample["seed"] for sample in result.samples}) == len(result.samples) == 2 * (1 + 1 + 3 + 3)
     samples: list[Any] = list(result.samples)
     for sample in samples:
-        assert sample["client"]["completed"] == 4
-        # The client's own count is right only where it finds the usage.
-        assert sample["arm"] == "proxy" or sample["client"]["total_output_tokens"] == 4 * 4
-        assert sample["median_tpot_ms"] > 0
-        assert sample["counted_requests"] == 4 + 1
-        assert sample["counted_completion_tokens"] == (4 + 1) * 4
-        assert sample["spans"] == (5 if sample["arm"] == "proxy" else 0)
+        assert sample["counted_completion_tokens"] == sample["counted_requests"] * sample["output_len"]
+        assert sample["spans"] == (sample["counted_requests"] if sample["arm"] == "batch" else 0)
+        assert sample["recorded_completion_tokens"] == (
+            sample["counted_completion_tokens"] if sample["arm"] == "batch" else 0
+        )
+        if sample["phase"] != "open":
+            assert sample["counted_requests"] == sample["client"]["completed"] + 1
+    assert result.summary["token_rates"] is not None or any("token" in finding for finding in result.findings)
     assert str(tmp_path) not in result.model_dump_json()
     assert "sk-" not in result.model_dump_json()

@@ -1,0 +1,1 @@
+"""What does a dead collector do to the latency of requests, and to the proxy's liveness probe?"""
