@@ -27,10 +27,11 @@ from otel_cost_logger.budgets.manager import ManagedBudgets
 from otel_cost_logger.caller_fields import NotAllowed, remove_operators_fields
 from otel_cost_logger.expected import Expected
 from otel_cost_logger.inflight import InFlight
+from otel_cost_logger.last_good import LastGood
 from otel_cost_logger.metrics import publish_budgets, publish_calls
 from otel_cost_logger.once import PendingFailures, Seen
-from otel_cost_logger.prices.reading import PriceBookError
-from otel_cost_logger.prices.watched import WatchedBook
+from otel_cost_logger.prices.book import PriceBook
+from otel_cost_logger.prices.reading import PriceBookError, read_book
 from otel_cost_logger.pricing import UNPRICED
 from otel_cost_logger.provider import CostTracerProvider, get_tracer_provider
 from otel_cost_logger.record import (
@@ -246,7 +247,7 @@ class OtelCostLogger(CustomLogger):
             failed=failed,
             behind_proxy=_behind_proxy(),
             keep_error_message=self._settings.error_messages,
-            book=self._prices.book() if self._prices else None,
+            book=self._prices.value if self._prices else None,
         )
 
     def _emit_all(self, records: list[CallRecord | None]) -> None:
@@ -309,9 +310,12 @@ class OtelCostLogger(CustomLogger):
         self._guarded(lambda: self._emit_all(list(self._pending.overdue(everything=True))))
 
 
-def _price_book(settings: Settings) -> WatchedBook | None:
+def _price_book(settings: Settings) -> LastGood[PriceBook] | None:
+    if settings.prices_file is None:
+        return None
     try:
-        return WatchedBook(settings.prices_file) if settings.prices_file else None
+        # Each call asks for it; a look at the file takes longer than to price a call.
+        return LastGood(settings.prices_file, read_book, lambda book: f"version {book.version}", look_seconds=1.0)
     except PriceBookError as error:
         raise SettingsError(f"{PRICES_FILE}: {error}") from error
 

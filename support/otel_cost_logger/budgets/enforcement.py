@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from otel_cost_logger.budgets.book import BudgetsFileError, read_budgets
+from otel_cost_logger.budgets.book import BudgetBook, BudgetsFileError, read_budgets
 from otel_cost_logger.budgets.bound import MAX_BOUND, Bounds
 from otel_cost_logger.budgets.gate import Gate
 from otel_cost_logger.keys.entries import KeysFileError
@@ -23,7 +23,7 @@ from otel_cost_logger.settings import BUDGETS_FILE, LEDGER_FILE, Settings, Setti
 
 if TYPE_CHECKING:
     from otel_cost_logger.durable import DurableSpanProcessor
-    from otel_cost_logger.prices.watched import WatchedBook
+    from otel_cost_logger.prices.book import PriceBook
 
 _EMBEDDING = frozenset({"embedding", "aembedding"})
 _log = logging.getLogger(__name__)
@@ -32,12 +32,12 @@ _log = logging.getLogger(__name__)
 class Enforcement:
     """Holds calls to the budgets of a `Gate`, with prices from ``prices`` and LiteLLM."""
 
-    def __init__(self, gate: Gate, prices: WatchedBook | None = None) -> None:
+    def __init__(self, gate: Gate, prices: LastGood[PriceBook] | None = None) -> None:
         self.gate = gate
-        self._bounds = Bounds(lambda: prices.book() if prices is not None else None)
+        self._bounds = Bounds(lambda: prices.value if prices is not None else None)
 
     @classmethod
-    def of(cls, settings: Settings, prices: WatchedBook | None) -> Enforcement | None:
+    def of(cls, settings: Settings, prices: LastGood[PriceBook] | None) -> Enforcement | None:
         """As ``settings`` want it; None where there are neither budgets nor keys that may have some.
 
         Raises `SettingsError` for a file that cannot be used, and for budgets without a ledger.
@@ -50,7 +50,7 @@ class Enforcement:
         book = None
         if settings.budgets_file is not None:
             try:
-                book = LastGood(settings.budgets_file, read_budgets)
+                book = LastGood(settings.budgets_file, read_budgets, _described)
             except BudgetsFileError as error:
                 raise SettingsError(f"{BUDGETS_FILE}: {error}") from error
         elif not keys_file:
@@ -115,3 +115,7 @@ def _require_no_budget(keys_file: Path) -> None:
             f"{keys_file}: the key {limited[0]} has a budget, but {LEDGER_FILE} is not set: budgets are kept in the "
             "ledger"
         )
+
+
+def _described(book: BudgetBook) -> str:
+    return f"budgets of {len(book.tenants)} tenants, default {'set' if book.default else 'unlimited'}"

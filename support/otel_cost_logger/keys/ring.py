@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import hmac
-import logging
 import os
 import threading
 from pathlib import Path
 
 from otel_cost_logger.keys.entries import KeysFileError, TenantKey, hash_key
 from otel_cost_logger.keys.file import KEYS_FILE_VARIABLE, read_keys
-
-_log = logging.getLogger(__name__)
+from otel_cost_logger.last_good import LastGood
 
 
 class KeyRing:
-    """The keys of the file at ``path``. Thread-safe.
+    """The keys of the file at ``path``, as it is now or was when it could last be read. Thread-safe.
 
-    A change that cannot be read (a broken file, or none) leaves the last good keys in force and is logged, once per
-    change. A first read that fails raises `KeysFileError`, because a proxy that knows no tenant should not serve.
+    A first read that fails raises `KeysFileError`, because a proxy that knows no tenant should not serve.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._version = self._stat()
-        self._keys = read_keys(path)
+        self._keys = LastGood(path, read_keys, lambda keys: f"{len(keys)} keys")
 
     def find(self, key: str) -> TenantKey | None:
         """The entry of ``key``, whatever its state, or None when it is unknown. Compares hashes in constant time."""
@@ -35,30 +29,7 @@ class KeyRing:
 
     def of(self, sha256: str) -> TenantKey | None:
         """The entry of the key with the hash ``sha256``, whatever its state, or None when it is unknown."""
-        self._reload_if_changed()
-        return self._keys.get(sha256)
-
-    def _stat(self) -> tuple[int, int, int] | None:
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
-
-    def _reload_if_changed(self) -> None:
-        if self._stat() == self._version:
-            return
-        with self._lock:
-            version = self._stat()
-            if version == self._version:  # another thread was quicker
-                return
-            self._version = version
-            try:
-                self._keys = read_keys(self._path)
-            except KeysFileError as error:
-                _log.error("%s; the %d keys read before stay in force", error, len(self._keys))
-            else:
-                _log.info("keys file %s has changed: %d keys", self._path, len(self._keys))
+        return self._keys.value.get(sha256)
 
 
 _ring: KeyRing | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import pytest
 
 from otel_cost_logger.budgets.book import BudgetsFileError, read_budgets
 from otel_cost_logger.budgets.budget import Budget
-from otel_cost_logger.last_good import LastGood
 
 GOOD = """\
 currency: USD
@@ -79,21 +77,3 @@ def test_a_file_that_is_none(tmp_path: Path, content: bytes | None) -> None:
         path.write_bytes(content)
     with pytest.raises(BudgetsFileError, match=re.escape(str(path))):
         read_budgets(path)
-
-
-def test_the_last_good_file_stays_in_force(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / "budgets.yaml"
-    path.write_text(GOOD)
-    book = LastGood(path, read_budgets)
-    path.write_text("tenants: {acme: {day: -1}}\n")
-    with caplog.at_level(logging.ERROR):
-        for _ in range(3):
-            assert book.value.of_tenant("blocked")
-    assert [record.message for record in caplog.records] == [
-        f"budgets file {path}, line 1: acme, day: '-1' is not an amount; write US dollars such as 12.50, below a "
-        "billion; what it said before stays in force"
-    ]
-    path.unlink()
-    assert book.value.of_tenant("blocked")
-    path.write_text("default: {month: 2}\n")
-    assert book.value.of_tenant("blocked") == [Budget("blocked", "month", 2 * 10**9)]

@@ -59,7 +59,7 @@ def test_a_broken_file_keeps_the_last_good_one_in_force_and_is_named_once(
         assert all(ring.find(key) is not None for _ in range(5))
         (said,) = caplog.messages
         assert f'keys file {path}, line 2: "sha256" must be' in said
-        assert "the 1 keys read before stay in force" in said
+        assert "what was read before stays in force: 1 keys" in said
         path.unlink()
         assert all(ring.find(key) is not None for _ in range(5))
         assert len(caplog.messages) == 2
