@@ -122,7 +122,7 @@ def publish_budgets(gate: Gate, writer: LedgerWriter, meter_provider: MeterProvi
         "Calls that a budget met with something else than yes",
     )
     meter.create_observable_gauge(
-        "llm.budget.remaining", [_while_alive(gate, remaining)], "USD", "What records leave of a budget"
+        "llm.budget.remaining", [_while_alive(gate, remaining)], "{USD}", "What records leave of a budget"
     )
 
 

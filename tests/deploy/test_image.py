@@ -133,6 +133,8 @@ def environment(
         if value.startswith("/var/lib/"):
             moved[name] = str(tmp_path / value.removeprefix("/var/lib/"))
             Path(moved[name]).parent.mkdir(exist_ok=True)
+        elif value.startswith("/etc/litellm/"):  # mounted from the folder of compose.yaml
+            moved[name] = str(DEPLOY / value.removeprefix("/etc/litellm/"))
         elif "${" not in value and "http://" not in value:
             moved[name] = value
     assert "OTEL_COST_LOGGER_PROCESSOR" not in moved
