@@ -53,7 +53,7 @@ class LastGood(Generic[_T]):
             try:
                 self._value = self._read(self._path)
             except ValueError as error:
-                _log.error("%s\nwhat was read before stays in force: %s", error, self._described(self._value))
+                _log.error("%s; what was read before stays in force: %s", error, self._described(self._value))
             else:
                 _log.warning("%s has changed; now in force: %s", self._path, self._described(self._value))
 

@@ -55,7 +55,7 @@ def test_a_broken_file_keeps_the_last_good_state_and_says_so_once(
     path.unlink() if broken is None else replace(path, broken)
     assert [file.value for _ in range(5)] == [1] * 5
     (said,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-    assert said.endswith("\nwhat was read before stays in force: number 1")
+    assert said.endswith("; what was read before stays in force: number 1")
     replace(path, "3")
     assert file.value == 3
 
