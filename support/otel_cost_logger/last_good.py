@@ -55,7 +55,7 @@ class LastGood(Generic[_T]):
             except ValueError as error:
                 _log.error("%s; what was read before stays in force: %s", error, self._described(self._value))
             else:
-                _log.warning("%s has changed; now in force: %s", self._path, self._described(self._value))
+                _log.info("%s has changed; now in force: %s", self._path, self._described(self._value))
 
     def _stat(self) -> tuple[int, int, int] | None:
         try:
