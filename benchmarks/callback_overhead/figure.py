@@ -28,7 +28,7 @@ from benchmarks.callback_overhead.names import (
     SYNC,
 )
 from benchmarks.harness.comparable import require_comparable
-from benchmarks.harness.figures import captioned, points_panel, require, when_and_where
+from benchmarks.harness.figures import captioned, log_x, points_panel, require, when_and_where
 from benchmarks.harness.results import Result
 from workbook.figures import HATCHES, OKABE_ITO, STYLE
 
@@ -115,8 +115,7 @@ def _costs_panel(axes: Any, results: Sequence[Result]) -> None:
         axes.errorbar(medians, places, xerr=np.abs(ends - medians), **bars)
         for median, end, place in zip(medians, ends[1], places, strict=True):
             axes.annotate(f"{median:.3g}", (end, place), (6, 0), textcoords="offset points", va="center", fontsize=8)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:,g}")
+    log_x(axes)
     axes.margins(x=0.15)
     axes.set_yticks(range(len(_ROWS)), [_ROW_NAMES.get(arm, NAMES[arm]) for arm in _ROWS])
     axes.set_ylim(len(_ROWS) - 0.5, -0.5)

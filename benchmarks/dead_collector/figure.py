@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from benchmarks.dead_collector.findings import ALIVE, DEAD, PROBE, PROCESSORS, REQUEST
-from benchmarks.harness.figures import captioned, require, when_and_where
+from benchmarks.harness.figures import captioned, log_x, require, when_and_where
 from benchmarks.harness.results import Result
 from benchmarks.span_processors.findings import NAMES, to_words
 from workbook.figures import OKABE_ITO, STYLE
@@ -41,8 +41,7 @@ def draw(result: Result) -> Figure:
             axes.set_xlabel("seconds until the answer")
         limit: Any = result.summary["probe_limit_seconds"]
         panels[1].axvline(limit, color="#666666", linewidth=1, linestyle="--", label="a probe's default time-out")
-        panels[0].set_xscale("log")
-        panels[0].xaxis.set_major_formatter("{x:g}")
+        log_x(panels[0])
         panels[0].set_yticks(range(len(PROCESSORS)), [NAMES[processor] for processor in PROCESSORS])
         panels[0].set_ylim(len(PROCESSORS) - 0.5, -0.5)
         handles, labels = panels[1].get_legend_handles_labels()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from benchmarks.harness.results import Result
 
@@ -33,6 +34,15 @@ def captioned(result: Result, text: str) -> str:
     return textwrap.fill(text, _CAPTION_WIDTH)
 
 
+def log_x(axes: Any) -> None:
+    """A logarithmic horizontal axis, after what is drawn on it, with plain numbers, as many as have room."""
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
+    axes.xaxis.set_major_formatter("{x:,g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
 def points_panel(axes: Any, measured: Mapping[str, Any], names: Mapping[str, str], shown: Any) -> None:
     """One row for each of ``names``, and in it one point with its interval for each quantity of ``shown``."""
     for number, (quantity, label, colour, marker) in enumerate(shown):
@@ -47,8 +57,7 @@ def points_panel(axes: Any, measured: Mapping[str, Any], names: Mapping[str, str
             text = f"{median:,.0f}" if median >= 100 else f"{median:.2g}"
             box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # over the line of a target
             axes.annotate(text, (end, place), (6, 0), textcoords="offset points", va="center", fontsize=8, bbox=box)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:,g}")
+    log_x(axes)
     axes.margins(x=0.15)
     axes.set_yticks(range(len(names)), list(names.values()))
     axes.set_ylim(len(names) - 0.5, -0.5)

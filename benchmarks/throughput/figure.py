@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.harness.backends import caveat
-from benchmarks.harness.figures import captioned, require, when_and_where
+from benchmarks.harness.figures import captioned, log_x, require, when_and_where
 from benchmarks.harness.results import Result
 from benchmarks.throughput.findings import ARMS, OPEN, OUTAGE, PROXY_AGAIN, SWEEP
 from workbook.figures import OKABE_ITO, STYLE
@@ -160,8 +160,7 @@ def _latencies(axes: Any, entries: Sequence[Mapping[str, Any]]) -> None:
             *([value for _, value in known], [place for place, _ in known], marker),
             **{"color": _INK, "markerfacecolor": fill, "label": label, "markersize": 6},
         )
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:,g}")
+    log_x(axes)
     axes.set_yticks(range(len(order)), [_with_share(entry) for entry in order])
     axes.set_ylim(len(order) - 0.5, -0.5)
 

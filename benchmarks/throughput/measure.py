@@ -176,7 +176,7 @@ class _Bench:
         deadline = time.monotonic() + 60 * limit if limit else math.inf
         try:
             for run in chosen.warm_up():
-                self._run_client(run)  # and not kept: first imports, connection pools, kernels
+                self._warm_up(run)
             for run in tqdm(chosen.closed(), unit="run", disable=None):
                 if time.monotonic() > deadline:
                     return samples, f"cut off after {limit:g} minutes: {len(samples)} runs were made"
@@ -197,6 +197,10 @@ class _Bench:
                 raise
             return samples, f"interrupted after {len(samples)} runs"
         return samples, None
+
+    def _warm_up(self, run: Run) -> None:
+        """First imports, connection pools, kernels. Its records are waited for: they are not the first sample's."""
+        self._counted(run, lambda: self._run_client(run))
 
     def _closed(self, run: Run, chosen: Plan) -> Sample:
         told, counted = self._counted(run, lambda: self._run_client(run))
