@@ -18,7 +18,9 @@ def ledger(tmp_path: Path) -> Path:
 
 def test_a_backlog_goes_in_larger_requests(durable: Any, make_spans: Any, otlp_server: Any, eventually: Any) -> None:
     otlp_server.judge = lambda _: 503
-    processor = durable(HttpExporter(f"{otlp_server.url}/v1/traces"), max_export_batch_size=10)
+    processor = durable(
+        HttpExporter(f"{otlp_server.url}/v1/traces"), max_export_batch_size=10, schedule_delay_millis=60_000
+    )
     for span in make_spans(600):
         processor.on_end(span)
     eventually(lambda: otlp_server.requests, "an attempt in vain")
