@@ -76,9 +76,6 @@ class MessagesCall(GeneratingCall):
     def last_words(cls, error: ApiError) -> list[str]:
         return [named_event(messages_error(error))]
 
-    def error_body(self, error: ApiError) -> Json:
-        return messages_error(error)
-
     def _head(self) -> Json:
         return {"id": self._id, "type": "message", "role": "assistant"}
 

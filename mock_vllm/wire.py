@@ -75,9 +75,6 @@ class Call(ABC):
     def answer(self, choices: list[Choice]) -> Json:
         """The body of an answer that is not streamed."""
 
-    def error_body(self, error: ApiError) -> Json:
-        return error.body()
-
 
 class GeneratingCall(Call):
     """A request whose answer can be streamed."""

@@ -45,6 +45,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, TracesData
 
+from otel_cost_logger.otlp.decoding import ID_FIELDS, traces_json
 from workbook.faults import Fault, FaultError, Faults, Refusal, Reset, apply
 from workbook.ports import HOST
 
@@ -64,7 +65,6 @@ _GRPC_CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.UNAVAILABLE,
 }
-_ID_FIELDS = ("traceId", "spanId", "parentSpanId")
 
 
 class Ledger:
@@ -104,7 +104,7 @@ def _lines(request: ExportTraceServiceRequest) -> Iterator[dict[str, Any]]:
         for scope in resource.scope_spans:
             for span in scope.spans:
                 one = ScopeSpans(scope=scope.scope, schema_url=scope.schema_url, spans=[span])
-                yield _encode(
+                yield traces_json(
                     TracesData(
                         resource_spans=[
                             ResourceSpans(
@@ -117,15 +117,6 @@ def _lines(request: ExportTraceServiceRequest) -> Iterator[dict[str, Any]]:
                 )
 
 
-def _encode(data: TracesData) -> dict[str, Any]:
-    """OTLP JSON is protobuf JSON with integer enums, and with hexadecimal ids where that has base64."""
-    encoded: dict[str, Any] = json_format.MessageToDict(data, use_integers_for_enums=True)
-    for ids in _id_holders(encoded):
-        for field in ids.keys() & set(_ID_FIELDS):
-            ids[field] = base64.b64decode(ids[field]).hex()
-    return encoded
-
-
 def _decode_json(body: bytes) -> ExportTraceServiceRequest:
     encoded = json.loads(body, object_hook=_ids_as_base64)
     if not isinstance(encoded, dict):
@@ -136,19 +127,10 @@ def _decode_json(body: bytes) -> ExportTraceServiceRequest:
 
 
 def _ids_as_base64(encoded: dict[str, Any]) -> dict[str, Any]:
-    for field in _ID_FIELDS:
+    for field in ID_FIELDS:
         if isinstance(encoded.get(field), str):
             encoded[field] = base64.b64encode(bytes.fromhex(encoded[field])).decode()
     return encoded
-
-
-def _id_holders(encoded: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every span and span link in a request in JSON form."""
-    for resource in encoded.get("resourceSpans", ()):
-        for scope in resource.get("scopeSpans", ()):
-            for span in scope.get("spans", ()):
-                yield span
-                yield from span.get("links", ())
 
 
 class _GrpcService(TraceServiceServicer):

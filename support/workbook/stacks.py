@@ -151,13 +151,6 @@ class Stack(Managed):
         """What the proxy calls, without ``/v1``, whichever backend it is."""
         return self._engine.url if self._engine else self._backend.rstrip("/").removesuffix("/v1")
 
-    def restart_engine(self) -> None:
-        """End what is left of the backend and start it again on the same port; the proxy does not notice.
-
-        Raises `NotStarted` when there is none, and what starting the stack raises.
-        """
-        self.engine.restart()
-
     @property
     def engine_spans(self) -> Path:
         """The file with the backend's own spans, which are nobody's costs; raises `NotStarted` if it is not traced."""

@@ -18,10 +18,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import conformance
 import httpx
-
-from mock_vllm import conformance
-from mock_vllm.conformance import Answer, Recording
+from conformance import Answer, Recording
 
 WIRE = Path(__file__).parent / "wire"
 MODEL = "mistral-tiny"

@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import conformance
 import pytest
-
-from mock_vllm import conformance
-from mock_vllm.conformance import Answer, Recording
+from conformance import Answer, Recording
 
 pytestmark = pytest.mark.engine
 

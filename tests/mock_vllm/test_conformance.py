@@ -16,12 +16,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import conformance
 import httpx
 import pytest
+from conformance import Answer
 from prometheus_client.parser import text_string_to_metric_families
-
-from mock_vllm import conformance
-from mock_vllm.conformance import Answer
 
 WIRE = Path(__file__).parent / "wire"
 RECORDINGS = {path.stem: conformance.load(path) for path in sorted(WIRE.glob("*.json")) if path.stem[:4] != "otlp"}

@@ -9,10 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import conformance
 import pytest
-
-from mock_vllm import conformance
-from mock_vllm.conformance import Answer, Recording
+from conformance import Answer, Recording
 
 RECORD = Path(__file__).parent / "record.py"
 REQUEST = {

@@ -149,7 +149,7 @@ def test_the_backend_is_known_by_its_url_whatever_it_is(running: Stack) -> None:
     elsewhere = stack("never", backend="http://vllm:8000/v1/")
     assert elsewhere.engine_url == "http://vllm:8000"
     with pytest.raises(NotStarted, match=r"no engine of its own: its backend is http://vllm:8000"):
-        elsewhere.restart_engine()
+        elsewhere.engine.restart()
 
 
 def test_the_engines_own_spans_have_a_ledger_of_their_own(running: Stack, eventually: Callable[..., None]) -> None:

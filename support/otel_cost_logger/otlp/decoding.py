@@ -10,15 +10,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from google.protobuf import json_format  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, TracesData
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtoSpan
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope as SdkScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
+ID_FIELDS = ("traceId", "spanId", "parentSpanId")
 _REMOTE = 0x200  # SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
 
 
@@ -57,10 +59,20 @@ def sdk_spans(request: ExportTraceServiceRequest) -> list[ReadableSpan]:
 
 
 def json_of(payload: Payload) -> dict[str, Any]:
-    """``payload`` as a ``TracesData`` object of OTLP JSON: hexadecimal ids, integers of 64 bits as text."""
-    (resource,) = request_of([payload]).resource_spans
-    scope = resource.scope_spans[0]
-    return {"resourceSpans": [_json_resource_spans(resource, scope, _json_span(scope.spans[0]))]}
+    """``payload`` as a ``TracesData`` object of OTLP JSON."""
+    return traces_json(request_of([payload]))
+
+
+def traces_json(spans: ExportTraceServiceRequest | TracesData) -> dict[str, Any]:
+    """``spans`` as OTLP JSON: protobuf's JSON, but with integer enums and hexadecimal ids."""
+    encoded: dict[str, Any] = json_format.MessageToDict(spans, use_integers_for_enums=True)
+    for resource in encoded.get("resourceSpans", ()):
+        for scope in resource.get("scopeSpans", ()):
+            for span in scope.get("spans", ()):
+                for holder in (span, *span.get("links", ())):
+                    for field in holder.keys() & set(ID_FIELDS):
+                        holder[field] = base64.b64decode(holder[field]).hex()
+    return encoded
 
 
 def _sdk_scope(scope: ScopeSpans) -> SdkScope:
@@ -116,83 +128,3 @@ def _value(value: AnyValue) -> Any:
     if kind == "kvlist_value":
         return _values(value.kvlist_value.values)
     return getattr(value, kind)
-
-
-def _json_resource_spans(resource: ResourceSpans, scope: ScopeSpans, span: dict[str, Any]) -> dict[str, Any]:
-    return _present(
-        resource={"attributes": _json_attributes(resource.resource.attributes)},
-        scopeSpans=[_present(scope=_json_scope(scope.scope), spans=[span], schemaUrl=scope.schema_url)],
-        schemaUrl=resource.schema_url,
-    )
-
-
-def _json_scope(scope: InstrumentationScope) -> dict[str, Any]:
-    return _present(name=scope.name, version=scope.version, attributes=_json_attributes(scope.attributes))
-
-
-def _json_span(span: ProtoSpan) -> dict[str, Any]:
-    return _present(
-        traceId=span.trace_id.hex(),
-        spanId=span.span_id.hex(),
-        traceState=span.trace_state,
-        parentSpanId=span.parent_span_id.hex(),
-        flags=span.flags,
-        name=span.name,
-        kind=int(span.kind),
-        startTimeUnixNano=str(span.start_time_unix_nano),
-        endTimeUnixNano=str(span.end_time_unix_nano),
-        attributes=_json_attributes(span.attributes),
-        droppedAttributesCount=span.dropped_attributes_count,
-        events=[
-            _present(
-                timeUnixNano=str(event.time_unix_nano), name=event.name, attributes=_json_attributes(event.attributes)
-            )
-            for event in span.events
-        ],
-        droppedEventsCount=span.dropped_events_count,
-        links=[
-            _present(
-                traceId=link.trace_id.hex(),
-                spanId=link.span_id.hex(),
-                traceState=link.trace_state,
-                attributes=_json_attributes(link.attributes),
-                flags=link.flags,
-            )
-            for link in span.links
-        ],
-        droppedLinksCount=span.dropped_links_count,
-        status=_present(message=span.status.message, code=int(span.status.code)),
-    )
-
-
-def _present(**fields: Any) -> dict[str, Any]:
-    """Protobuf JSON leaves out what has its default value; ``status`` stays even when empty, as a message does."""
-    return {name: value for name, value in fields.items() if value or name == "status"}
-
-
-def _json_attributes(attributes: Sequence[KeyValue]) -> list[dict[str, Any]]:
-    return [{"key": item.key, "value": _json_value(item.value)} for item in attributes]
-
-
-def _json_value(value: AnyValue) -> dict[str, Any]:
-    kind = value.WhichOneof("value")
-    if kind is None:
-        return {}
-    if kind == "array_value":
-        return {"arrayValue": {"values": [_json_value(item) for item in value.array_value.values]}}
-    if kind == "kvlist_value":
-        return {"kvlistValue": {"values": _json_attributes(value.kvlist_value.values)}}
-    if kind == "bytes_value":
-        return {"bytesValue": base64.b64encode(value.bytes_value).decode()}
-    names = {"string_value": "stringValue", "bool_value": "boolValue", "double_value": "doubleValue"}
-    return {"intValue": str(value.int_value)} if kind == "int_value" else {names[kind]: _json_number(value, kind)}
-
-
-def _json_number(value: AnyValue, kind: str) -> Any:
-    found = getattr(value, kind)
-    # JSON has no such numbers; protobuf JSON writes their names.
-    if found != found:
-        return "NaN"
-    if found in (float("inf"), float("-inf")):
-        return "Infinity" if found > 0 else "-Infinity"
-    return found
