@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
 from workbook.engine import vllm_command
 from workbook.paths import BUILD_VARIABLE, NOTEBOOKS
@@ -109,19 +110,23 @@ def test_it_gives_the_stored_outputs_of_a_real_engine(name: str, tmp_path: Path)
 
 def check_stored_outputs(notebook_path: Path, tmp_path: Path) -> None:
     mode = "--nbval-lax" if notebook_path.stem in NOT_DETERMINISTIC else "--nbval"
+    done, results = run_all_cells(notebook_path, mode, tmp_path)
+    assert done.returncode == 0, done.stdout
+    cells = [cell for cell in nbformat.read(notebook_path, as_version=4).cells if cell.cell_type == "code"]
+    assert (int(results.attrib["tests"]), int(results.attrib["skipped"])) == (len(cells), 0)
+    assert cells
+
+
+def run_all_cells(
+    notebook_path: Path, mode: str, tmp_path: Path
+) -> tuple[subprocess.CompletedProcess[str], ET.Element]:
+    """nbval's run of a notebook with all cells sent at once, and its results: the ``testsuite`` element."""
     results = tmp_path / "results.xml"
     # Isolated from this project's own test settings; nbval sees one notebook, and no Python file.
     command = [
-        *(sys.executable, "-m", "pytest", "-c", os.devnull, f"--rootdir={notebook_path.parent}"),
-        *(
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:python",
-            mode,
-            "--nbval-current-env",
-            f"--nbval-cell-timeout={CELL_SECONDS}",
-        ),
+        *(sys.executable, str(Path(__file__).with_name("run_all.py"))),
+        *("-c", os.devnull, f"--rootdir={notebook_path.parent}", "-p", "no:cacheprovider", "-p", "no:python"),
+        *(mode, "--nbval-current-env", f"--nbval-cell-timeout={CELL_SECONDS}"),
         *(f"--junit-xml={results}", str(notebook_path)),
     ]
     done = subprocess.run(
@@ -132,11 +137,20 @@ def check_stored_outputs(notebook_path: Path, tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout
     [suite] = ET.parse(results).getroot().iter("testsuite")
-    cells = [cell for cell in nbformat.read(notebook_path, as_version=4).cells if cell.cell_type == "code"]
-    assert (int(suite.attrib["tests"]), int(suite.attrib["skipped"])) == (len(cells), 0)
-    assert cells
+    return done, suite
+
+
+def test_all_cells_are_sent_at_once(tmp_path: Path) -> None:
+    """What a later cell cannot change any more: Jupyter drops the cells that wait when one fails."""
+    ran = tmp_path / "ran"
+    sources = ("import pandas\n1 / 0", f"open({str(ran)!r}, 'w').close()")
+    path = tmp_path / "failing.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell(source) for source in sources]), path)
+    done, results = run_all_cells(path, "--nbval", tmp_path)
+    assert "ZeroDivisionError" in done.stdout
+    assert (results.attrib["tests"], results.attrib["failures"]) == ("2", "2")
+    assert not ran.exists()
 
 
 def test_the_exceptions_are_notebooks_that_exist(notebook_paths: list[Path]) -> None:
