@@ -26,6 +26,7 @@ from otel_cost_logger.budgets.gate import with_remaining
 from otel_cost_logger.budgets.manager import ManagedBudgets
 from otel_cost_logger.caller_fields import NotAllowed, remove_operators_fields
 from otel_cost_logger.expected import Expected
+from otel_cost_logger.garbage_collection import guard
 from otel_cost_logger.inflight import InFlight
 from otel_cost_logger.last_good import LastGood
 from otel_cost_logger.metrics import publish_budgets, publish_calls
@@ -88,6 +89,8 @@ class OtelCostLogger(CustomLogger):
         budget_manager: BudgetManager | None = None,
     ) -> None:
         super().__init__()
+        if _behind_proxy():
+            guard()
         self._settings = settings or Settings.from_environment()
         self._tracer_provider = tracer_provider
         self._prices = _price_book(self._settings)
