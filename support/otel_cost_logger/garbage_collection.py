@@ -18,6 +18,7 @@ from contextvars import Context
 
 _LOOK_SECONDS = 0.05
 _log = logging.getLogger(__name__)
+_collecting: asyncio.Task[None] | None = None  # a loop keeps no hold of its tasks
 
 
 def warning() -> str | None:
@@ -33,9 +34,10 @@ def warning() -> str | None:
 def guard() -> None:
     """Behind the proxy: on a Python that can crash, say so, and collect in the running event loop from now on.
 
-    Automatic collection is turned off for the whole process, for its threads too: the event loop collects what they
-    leave. Without a running loop nobody would, so there it stays on. A process in which it is off already is left so.
+    Automatic collection is off for the whole process until the loop ends, for its threads too: the loop collects what
+    they leave. Without a running loop nobody would, so there it stays on. Where it is off already nothing is done.
     """
+    global _collecting
     words = warning()
     if words is None or not gc.isenabled():
         return
@@ -45,39 +47,34 @@ def guard() -> None:
         _log.warning("%s. No event loop is running here: this process is not guarded", words)
         return
     _log.warning("%s", words)
-    LoopCollector(loop).start()
+    os.register_at_fork(after_in_child=gc.enable)  # the loop stays behind in the parent
+    gc.disable()
+    # A context of its own: what finalisers set there nobody else sees.
+    _collecting = loop.create_task(collect_for_ever(), context=Context())
 
 
-class LoopCollector:
-    """Collects garbage in callbacks of ``loop``, where CPython itself would, by its own counts and thresholds.
+async def collect_for_ever() -> None:
+    """Collect garbage where CPython would, by its own counts and thresholds; automatic again when this is cancelled.
 
-    A callback is no part of a ``ContextVar.set``, so what finalisers do there is safe. The counts of `gc.get_count` go
-    on while automatic collection is off, and `gc.get_threshold` is asked each time, so that `gc.set_threshold` and
-    LiteLLM's ``PYTHON_GC_THRESHOLD`` work as ever.
+    A step of a task is no part of a ``ContextVar.set``, so what finalisers do there is safe. The counts of
+    `gc.get_count` go on while automatic collection is off, and `gc.get_threshold` is asked each time, so that
+    `gc.set_threshold` and LiteLLM's ``PYTHON_GC_THRESHOLD`` work as ever.
     """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        # As CPython counts for its rule that all objects are looked at only when a quarter has come to the old ones.
-        self._old = len(gc.get_objects(2))
-        self._come_since = 0
-
-    def start(self) -> None:
-        """Turn automatic collection off, and look for garbage from now on, for as long as the loop runs."""
-        os.register_at_fork(after_in_child=gc.enable)  # the loop stays behind in the parent
-        self._look()
-
-    def _look(self) -> None:
-        gc.disable()  # each time: somebody may have enabled it, as a library does that disables it for a moment
-        counts, thresholds = gc.get_count(), gc.get_threshold()
-        if 0 < thresholds[0] < counts[0]:
-            if counts[2] > thresholds[2] and self._come_since > self._old / 4:
-                gc.collect(2)
-                self._old, self._come_since = len(gc.get_objects(2)), 0
-            elif counts[1] > thresholds[1]:
-                young = len(gc.get_objects(0)) + len(gc.get_objects(1))
-                self._come_since += young - gc.collect(1)
-            else:
-                gc.collect(0)
-        # A context of its own: what a finaliser sets there is seen by nobody.
-        self._loop.call_later(_LOOK_SECONDS, self._look, context=Context())
+    # As CPython counts, which looks at all objects only when a quarter has come to the old ones.
+    old, come_since = len(gc.get_objects(2)), 0
+    try:
+        while True:
+            gc.disable()  # each time: somebody may have enabled it, as a library does that disables it for a moment
+            counts, thresholds = gc.get_count(), gc.get_threshold()
+            if 0 < thresholds[0] < counts[0]:
+                if counts[2] > thresholds[2] and come_since > old / 4:
+                    gc.collect(2)
+                    old, come_since = len(gc.get_objects(2)), 0
+                elif counts[1] > thresholds[1]:
+                    young = len(gc.get_objects(0)) + len(gc.get_objects(1))
+                    come_since += young - gc.collect(1)
+                else:
+                    gc.collect(0)
+            await asyncio.sleep(_LOOK_SECONDS)
+    finally:
+        gc.enable()

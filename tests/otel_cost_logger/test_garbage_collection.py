@@ -108,11 +108,11 @@ async def main():
     gc.collect()
     gc.set_threshold(50, 2, 2)
     gc.callbacks.append(lambda phase, info: phase == "start" and collected.append(info["generation"]))
-    module.LoopCollector(asyncio.get_running_loop()).start()
-    assert not gc.isenabled()
+    task = asyncio.create_task(module.collect_for_ever(), context=contextvars.Context())
+    await until(lambda: not gc.isenabled())
     for _ in range(100):
         Garbage()
-    assert not finalised, "collected at once"
+    assert not finalised
     await until(lambda: len(finalised) == 100)
     assert name.get() == "untouched"
 
@@ -129,12 +129,8 @@ async def main():
     await until(lambda: not gc.isenabled())
     assert not collected
 
-    child = os.fork()
-    if not child:
-        os._exit(0 if gc.isenabled() else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "nobody collects in the child"
-
 asyncio.run(main())
+assert gc.isenabled(), "the loop has ended, and nobody collects"
 """
 
 
@@ -151,12 +147,33 @@ gc.disable()
 
 async def main():
     module.guard()
-    for _ in range(5):
-        await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == 1
+    assert not gc.isenabled()
 
 asyncio.run(main())
 print(module.warning())
 """
+
+FORKED = """
+async def main():
+    module.guard()
+    module.guard()
+    assert len(asyncio.all_tasks()) == 2
+    assert not gc.isenabled()
+    child = os.fork()
+    if not child:
+        os._exit(0 if gc.isenabled() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+asyncio.run(main())
+"""
+
+
+@needs_3_11
+def test_a_forked_child_which_has_no_loop_collects_as_ever() -> None:
+    done = run(PYTHON_3_11, FORKED)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("python/cpython#148891") == 1
 
 
 @needs_3_11

@@ -35,7 +35,7 @@ from workbook.stacks import TENANTS, Stack, stack
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "2"))
 AT_A_TIME = 16
-SECONDS_A_CALL = 2.0  # some 8 calls a second: what is looked for is not speed
+SECONDS_A_CALL = 4.0  # of which an answer takes most; 4 calls a second, because what is looked for is not speed
 REPORTS = 12
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(60 * MINUTES + 300)]
@@ -73,10 +73,13 @@ garbage = LeavesSessionsOpen()
 
 @dataclass(frozen=True)
 class Made:
-    """A call, how it must be recorded, and the tokens that its caller was told of: (0, 0) for none."""
+    """A call, how it must be recorded, and the tokens that its caller was told of: (0, 0) for none.
+
+    ``outcome`` is None where the caller lost patience, on a busy machine: then there is a record, of either kind.
+    """
 
     call_id: str
-    outcome: str
+    outcome: str | None
     tokens: tuple[int, int] = (0, 0)
 
 
@@ -119,7 +122,11 @@ class Load:
             ) as client:
                 while not self.over.is_set():
                     next_call = time.monotonic() + SECONDS_A_CALL
-                    self.made.append(_make(client, next(self._numbers)))
+                    number = next(self._numbers)
+                    try:
+                        self.made.append(_make(client, number))
+                    except httpx.TimeoutException:
+                        self.made.append(Made(f"soak-{number}", None))
                     self.over.wait(next_call - time.monotonic())
         finally:
             self.over.set()
@@ -130,9 +137,12 @@ def _make(client: httpx.Client, number: int) -> Made:
     body: dict[str, Any] = {"model": "mistral-7b", "max_tokens": 24, "messages": [{"role": "user", "content": call_id}]}
     failures: list[dict[str, Any]] = [{"mock_fault": "500"}, {"model": "no-such-model"}, {"messages": "not a list"}]
     match number % 10:
-        case 0 | 1 | 2:
+        case 0 | 1:
             answer = client.post("/v1/chat/completions", json=body, headers=headers)
             return _answered(call_id, [answer.json()])
+        case 2:  # LiteLLM leaves a session open with each
+            text = {"model": "mistral-7b", "max_tokens": 24, "prompt": call_id}
+            return _answered(call_id, [client.post("/v1/completions", json=text, headers=headers).json()])
         case 3 | 4 | 5:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
             answer = client.post("/v1/chat/completions", json=body, headers=headers)
@@ -144,7 +154,7 @@ def _make(client: httpx.Client, number: int) -> Made:
         case _:
             body |= {"stream": True, "max_tokens": 500, "ignore_eos": True}
             with client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as answer:
-                next(answer.iter_lines())  # and hang up
+                next(answer.iter_lines(), None)  # and hang up
             return Made(call_id, "client_disconnected" if answer.status_code == httpx.codes.OK else "failure")
 
 
@@ -171,30 +181,35 @@ def _running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, callbacks: list[st
     monkeypatch.setenv(BUILD_VARIABLE, str(tmp_path / "build"))
     config = yaml.safe_load(DEFAULT_CONFIG.read_text())
     config["litellm_settings"]["callbacks"] = callbacks
-    mock_args = ["--enable-faults", "--ttft-ms", "500", "--tpot-ms", "40"]
+    mock_args = ["--enable-faults", "--ttft-ms", "1500", "--tpot-ms", "80"]
     files = {"garbage.py": GARBAGE}
     with stack("soak", config=config, files=files, mock_args=mock_args, processor="durable") as started:
         yield started
 
 
 def test_a_mixed_load_leaves_the_proxy_alive_and_the_books_balanced(guarded: Stack) -> None:
-    pid = listener(httpx.URL(guarded.proxy_url).port or 0)
+    port = httpx.URL(guarded.proxy_url).port
+    assert port is not None
+    pid = listener(port)
     with Load(guarded) as load:
         for report in range(1, REPORTS + 1):
             going_on = load.wait(60 * MINUTES / REPORTS)
-            memory = _memory(pid) if guarded.proxy.child.running else "gone"
-            print(f"{report}/{REPORTS} of {MINUTES:g} minutes: {len(load.made)} calls, proxy {memory}", flush=True)
-            assert going_on, guarded.proxy.child.tail()
+            assert guarded.proxy.child.running, guarded.proxy.child.tail()
+            print(
+                f"{report}/{REPORTS} of {MINUTES:g} minutes: {len(load.made)} calls, proxy {_memory(pid)}", flush=True
+            )
+            if not going_on:
+                break
     made = load.result()
     records = guarded.wait_for_records(len(made), timeout=60)
-    assert listener(httpx.URL(guarded.proxy_url).port or 0) == pid
+    assert listener(port) == pid
     assert "Unclosed client session" in guarded.proxy.child.text(), "no session was collected: nothing was tried"
 
     assert Counter(records["call_id"]) == Counter(call.call_id for call in made)
     recorded = records.set_index("call_id")
     for call in made:
         row = recorded.loc[call.call_id]
-        assert row["outcome"] == call.outcome, row
+        assert call.outcome in (None, row["outcome"]), row
         if call.outcome == "success":
             assert (row["prompt_tokens"], row["completion_tokens"]) == call.tokens
     with closing(sqlite3.connect(guarded.durable_ledger)) as connection:
