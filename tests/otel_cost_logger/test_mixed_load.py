@@ -75,7 +75,7 @@ garbage = LeavesSessionsOpen()
 class Made:
     """A call, how it must be recorded, and the tokens that its caller was told of: (0, 0) for none.
 
-    ``outcome`` is None where the caller lost patience, on a busy machine: then there is a record, of either kind.
+    ``outcome`` is None where the answer never came or broke off, on a busy machine: there is a record, of either kind.
     """
 
     call_id: str
@@ -125,7 +125,8 @@ class Load:
                     number = next(self._numbers)
                     try:
                         self.made.append(_make(client, number))
-                    except httpx.TimeoutException:
+                    except (httpx.ReadTimeout, httpx.ReadError, httpx.RemoteProtocolError) as error:
+                        print(f"call {number}: {error!r}", flush=True)
                         self.made.append(Made(f"soak-{number}", None))
                     self.over.wait(next_call - time.monotonic())
         finally:
