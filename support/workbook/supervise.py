@@ -1,9 +1,9 @@
 """Run a program that does not watch its stdin, and end it when ours closes.
 
 ``python -m workbook.supervise [--grace SECONDS] -- COMMAND...`` starts the command in a process group of its own and
-exits with its exit code (128 + n for signal n). SIGTERM, SIGINT and SIGHUP are passed on to the group. When stdin
-closes, which it does however the parent ends, or the command ends, the group gets SIGTERM, the grace of some seconds,
-and SIGKILL.
+exits with its exit code (128 + n for signal n). SIGTERM, SIGINT and SIGHUP are passed on to the group, except one that
+was ignored at the start, as a background job's SIGINT is. When stdin closes, which it does however the parent ends, or
+the command ends, the group gets SIGTERM, the grace of some seconds, and SIGKILL.
 
 If this supervisor itself is killed with SIGKILL, a guard kills the group: a shell in a session of its own that waits
 at a pipe which only the supervisor holds open. If the guard is killed, the supervisor ends the group. Linux only.
@@ -77,7 +77,8 @@ def _supervise(command: Sequence[str], stdin: int, grace: float, guard: subproce
         _signal_group(program.pid, signal.Signals(number))
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, pass_on)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, pass_on)
 
     ended = os.pidfd_open(program.pid)
     _wait_for_end_or_eof([ended, os.pidfd_open(guard.pid)], stdin)

@@ -168,6 +168,29 @@ def test_an_interrupted_run_leaves_no_child(
     eventually(lambda: not any(map(alive, pids)), f"the end of {pids}")
 
 
+def test_a_run_that_began_with_sigint_ignored_goes_on_and_ends_with_sigterm(
+    build: Path, notebook: Callable[..., Path], eventually: Callable[..., None]
+) -> None:
+    """As a background job of a script that the user interrupts."""
+    first, second = build / "first", build / "second"
+    waiting = notebook(
+        "01_first",
+        "",
+        f"import time, pathlib; pathlib.Path({str(first)!r}).touch()",
+        f"while not pathlib.Path({str(second)!r}).exists(): time.sleep(0.02)",
+    )
+    forever = notebook("02_second", "", "import time; time.sleep(600)")
+    command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *COMMAND, "run", str(waiting), str(forever)]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert run.stdout is not None
+    eventually(first.exists, "the first cell")
+    os.kill(run.pid, signal.SIGINT)
+    second.touch()
+    assert run.stdout.readline().startswith("[1/2] 01_first  passed")
+    os.kill(run.pid, signal.SIGTERM)
+    assert run.wait(60) == 128 + signal.SIGTERM
+
+
 def test_the_list_is_the_reading_order() -> None:
     done = subprocess.run([*COMMAND, "list"], capture_output=True, text=True, check=True)
     names = [line.split()[0] for line in done.stdout.splitlines()]

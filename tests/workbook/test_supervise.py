@@ -82,6 +82,21 @@ def test_signals_are_passed_on(
     everyone_gone(pids, eventually, alive)
 
 
+def test_a_signal_that_was_ignored_at_the_start_is_not_passed_on(
+    eventually: Callable[..., None], alive: Callable[[int], bool]
+) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process, pids = start(PROGRAM.format(on_term="leave"))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate()
+    assert said == "got SIGTERM\n"
+    everyone_gone(pids, eventually, alive)
+
+
 def test_a_program_that_ignores_sigterm_is_killed(
     eventually: Callable[..., None], alive: Callable[[int], bool]
 ) -> None:
