@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from otel_cost_logger.budgets import command as budgets
 from otel_cost_logger.budgets.book import BudgetsFileError
@@ -25,9 +26,20 @@ _COMMANDS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose commands complain themselves about what they do not know: with their usage, not the root's."""
+
+    def parse_known_args(self, *arguments: Any, **options: Any) -> Any:
+        """As argparse does it, but nothing may be left over."""
+        known, unknown = super().parse_known_args(*arguments, **options)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0; 1 when something was left undone; 2 for a request that cannot be met."""
-    parser = argparse.ArgumentParser(prog="python -m otel_cost_logger", description="The plugin's command line.")
+    parser = _Parser(prog="python -m otel_cost_logger", description="The plugin's command line.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (module, words) in _COMMANDS.items():
         module.add_arguments(commands.add_parser(name, help=words))

@@ -176,6 +176,17 @@ class DurableSpanProcessor(SpanProcessor):
             _log.exception("the ledger could not be asked what is still to be sent")
             return False
 
+    def leave_whole(self) -> None:
+        """The end is near: from now on the ledger's file alone is whole, without SQLite's write-ahead log beside it.
+
+        For a process that may end without `shutdown`. Never raises; others who are at the file can delay it.
+        """
+        try:
+            self._writer.end_if_idle()
+            self._drain.leave_whole()
+        except Exception:
+            _log.exception("the ledger's write-ahead log stays beside it")
+
     def shutdown(self) -> None:
         """Send what can be sent in five seconds; the rest stays in the file for the next start.
 

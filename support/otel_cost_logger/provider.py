@@ -83,7 +83,8 @@ def build_provider(settings: Settings) -> CostTracerProvider:
         otlp = OTLP in exporters
         exporter = _exporter(OTLP, settings) if otlp else None
         provider.durable = _durable(settings.ledger, exporter, provider.meter_provider)
-        provider.add_span_processor(FlushOnTermination(provider.durable, _LEDGER_PATIENCE_MILLIS))
+        durable = provider.durable
+        provider.add_span_processor(FlushOnTermination(durable, _LEDGER_PATIENCE_MILLIS, durable.leave_whole))
         exporters = [name for name in exporters if name != OTLP]
     for name in exporters:
         provider.add_span_processor(_processor(name, settings))

@@ -11,6 +11,7 @@ import math
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 
 from opentelemetry.context import Context
@@ -22,11 +23,15 @@ class FlushOnTermination(SpanProcessor):
 
     Takes hold of the signal only where somebody else already handles it (a server that will shut down in its
     own time) and only in the main thread, where Python allows it. The former handler is called first. All exports
-    together may take ``patience_millis``: whoever ends spans during a shutdown waits for them.
+    together may take ``patience_millis``: whoever ends spans during a shutdown waits for them. ``afterwards`` is
+    called after each, in time or not.
     """
 
-    def __init__(self, inner: SpanProcessor, patience_millis: int = 30000) -> None:
+    def __init__(
+        self, inner: SpanProcessor, patience_millis: int = 30000, afterwards: Callable[[], None] | None = None
+    ) -> None:
         self._inner = inner
+        self._afterwards = afterwards
         self._seconds_left = patience_millis / 1000
         self._terminating = False
         if threading.current_thread() is not threading.main_thread():
@@ -53,11 +58,12 @@ class FlushOnTermination(SpanProcessor):
             self._flush()
 
     def _flush(self) -> None:
-        if self._seconds_left <= 0:
-            return
-        began = time.monotonic()
-        self._inner.force_flush(math.ceil(self._seconds_left * 1000))
-        self._seconds_left -= time.monotonic() - began
+        if self._seconds_left > 0:
+            began = time.monotonic()
+            self._inner.force_flush(math.ceil(self._seconds_left * 1000))
+            self._seconds_left -= time.monotonic() - began
+        if self._afterwards is not None:
+            self._afterwards()
 
     def shutdown(self) -> None:
         """Close the exporter."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,6 +41,14 @@ def ask_often(running: Stack, count: int) -> None:
 def rows(ledger: Path, sql: str) -> list[Any]:
     with sqlite3.connect(ledger) as connection:
         return connection.execute(sql).fetchall()
+
+
+def whole_after_a_stop(running: Stack, folder: Path) -> int:
+    """Tell the proxy to stop; how many records are in its ledger's main file alone."""
+    ledger = running.durable_ledger
+    running.proxy.stop()
+    copy = shutil.copy(ledger, folder / "copy.db")
+    return int(rows(Path(copy), "SELECT count(*) FROM spans")[0][0])
 
 
 def test_a_killed_proxy_loses_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Any) -> None:
@@ -124,9 +133,8 @@ def test_a_proxy_goes_on_whatever_becomes_of_its_ledger(
 def test_a_proxy_on_a_full_disk_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Any) -> None:
     """Files may not grow beyond a limit that is lifted later: what a full disk does, and an operator who makes room."""
     monkeypatch.setenv("WORKBOOK_BUILD_DIR", str(tmp_path / "build"))
-    ledger = tmp_path / "ledger.db"
-    env = {"OTEL_COST_LOGGER_PROCESSOR": "durable", "OTEL_COST_LOGGER_LEDGER_FILE": str(ledger)}
-    with stack("durable-full", env=env) as running:
+    with stack("durable-full", processor="durable") as running:
+        ledger = running.durable_ledger
         ask_often(running, 5)
         eventually(lambda: rows(ledger, "SELECT count(*) FROM spans") == [(5,)], "the records are in the file")
         proxy = listener(urlsplit(running.proxy_url).port or 0)
@@ -141,6 +149,7 @@ def test_a_proxy_on_a_full_disk_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
         ask_often(running, 5)
         assert len(set(running.wait_for_records(40, timeout=60)["span_id"])) == 40
         eventually(lambda: rows(ledger, "SELECT count(*) FROM spans") == [(40,)], "nothing is missing in the file")
+        assert whole_after_a_stop(running, tmp_path) == 40
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "gunicorn"])
@@ -169,3 +178,4 @@ def test_two_workers_share_one_ledger(
         eventually(lambda: rows(ledger, "SELECT count(*) FROM outbox") == [(0,)], "all are confirmed")
         assert rows(ledger, "SELECT sum(calls_seen) FROM processes") == [(asked,)]
         assert rows(ledger, "SELECT count(*) FROM calls_in_flight") == [(0,)]
+        assert whole_after_a_stop(running, tmp_path) == asked

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import time
 from contextlib import closing
+from operator import itemgetter
 from pathlib import Path
 
 from otel_cost_logger.budgets.book import BudgetBook, BudgetsFileError, read_budgets
@@ -16,7 +17,7 @@ from otel_cost_logger.ledger.file import open_for_reading
 from otel_cost_logger.ledger.reading import usd
 from otel_cost_logger.ledger.spend import has_spend
 from otel_cost_logger.settings import BUDGETS_FILE, LEDGER_FILE
-from otel_cost_logger.text_table import table_lines
+from otel_cost_logger.text_table import Column, Row, add_json_option, show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,12 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     command = commands.add_parser("check", help="is this file a budgets file, and what does it say?")
     command.add_argument("file", type=Path, nargs="?", help=f"default: ${BUDGETS_FILE}")
+    add_json_option(command)
     command.set_defaults(run=_check)
 
     command = commands.add_parser("status", help="limit, spent, reserved and left of each budget")
     command.add_argument("--file", type=Path, help=f"the ledger; default: ${LEDGER_FILE}")
     command.add_argument("--budgets", type=Path, help=f"the budgets file; default: ${BUDGETS_FILE}")
     command.add_argument("--keys", type=Path, help=f"keys with budgets of their own; default: ${KEYS_FILE_VARIABLE}")
+    add_json_option(command)
     command.set_defaults(run=_status)
 
 
@@ -45,9 +48,16 @@ def _check(arguments: argparse.Namespace) -> int:
     if path is None:
         raise BudgetsFileError(f"which budgets file? Name it, or set {BUDGETS_FILE}")
     book = read_budgets(path)
-    limits = {**book.tenants, "(every other tenant)": book.default}
-    rows = [(tenant, *(_limit(of.get(period)) for period in PERIODS)) for tenant, of in limits.items()]
-    print("\n".join(table_lines(("tenant", *(f"USD a {period}" for period in PERIODS)), rows)))
+    limits = [*book.tenants.items(), (None, book.default)]
+    rows = [
+        {"tenant_id": tenant, **{f"{period}_nano_usd": of.get(period) for period in PERIODS}} for tenant, of in limits
+    ]
+    tenants = Column("tenant", lambda row: row["tenant_id"] or "(every other tenant)", wraps=True)
+    show(
+        rows,
+        (tenants, *(_amount(f"{period}_nano_usd", f"USD a {period}") for period in PERIODS)),
+        as_json=arguments.json,
+    )
     return 0
 
 
@@ -62,21 +72,44 @@ def _status(arguments: argparse.Namespace) -> int:
     with closing(open_for_reading(ledger)) as connection:
         connection.execute("BEGIN")  # one view of it for all questions
         if not has_spend(connection):
-            print("No call has been held to a budget yet: the proxy prepares the ledger for it with the first one.")
+            words = "No call has been held to a budget yet: the proxy prepares the ledger for it with the first one."
+            print("[]" if arguments.json else words)
             return 0
         tenants = [*book.tenants, *(tenant for tenant in _tenants(connection) if tenant not in book.tenants)]
         budgets = [budget for tenant in tenants for budget in book.of_tenant(tenant)]
         budgets += _of_keys(keys_file) if keys_file else []
         found = read_standings(connection, budgets, time.time_ns())
-    names = ("budget", "period", *(f"{what} in USD" for what in ("limit", "spent", "reserved", "left")), "resets at")
-    print("\n".join(table_lines(names, [_row(standing) for standing in found])))
+    show([_row(standing) for standing in found], _COLUMNS, as_json=arguments.json)
     return 0
 
 
-def _row(standing: Standing) -> tuple[str, ...]:
-    amounts = (standing.budget.nano_usd, standing.spent, standing.reserved.nano_usd, standing.left)
-    resets_at = f"{standing.resets_at:%Y-%m-%dT%H:%MZ}"
-    return standing.budget.whose, standing.period, *map(usd, amounts), resets_at
+def _row(standing: Standing) -> Row:
+    return {
+        "budget": standing.budget.whose,
+        "tenant_id": standing.budget.tenant_id,
+        "key_alias": standing.budget.key_alias,
+        "period": standing.period,
+        "limit_nano_usd": standing.budget.nano_usd,
+        "spent_nano_usd": standing.spent,
+        "reserved_nano_usd": standing.reserved.nano_usd,
+        "left_nano_usd": standing.left,
+        "resets_at": f"{standing.resets_at:%Y-%m-%dT%H:%MZ}",
+    }
+
+
+def _amount(field: str, heading: str) -> Column:
+    return Column(heading, lambda row: "unlimited" if row[field] is None else _short(row[field]))
+
+
+def _short(nano_usd: int) -> str:
+    return usd(nano_usd).rstrip("0").rstrip(".")
+
+
+_COLUMNS = (
+    Column("budget in USD", itemgetter("budget"), wraps=True),
+    Column("period", itemgetter("period")),
+    *(_amount(f"{what}_nano_usd", what) for what in ("limit", "spent", "reserved", "left")),
+)
 
 
 def _tenants(connection: sqlite3.Connection) -> list[str]:
@@ -90,10 +123,6 @@ def _of_keys(keys_file: Path) -> list[Budget]:
         for key in read_keys(keys_file).values()
         for period, limit in key.budget_usd.items()
     ]
-
-
-def _limit(nano_usd: int | None) -> str:
-    return "unlimited" if nano_usd is None else usd(nano_usd)
 
 
 def _named(given: Path | None, variable: str) -> Path | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from operator import itemgetter
 from pathlib import Path
 
 from otel_cost_logger.keys.entries import (
@@ -17,10 +17,10 @@ from otel_cost_logger.keys.entries import (
     checked_amount,
     checked_name,
     moment_text,
-    parse_moment,
 )
 from otel_cost_logger.keys.file import KEYS_FILE_VARIABLE, add_key, expire_key, read_keys, revoke_key
-from otel_cost_logger.text_table import table_lines
+from otel_cost_logger.moments import moment
+from otel_cost_logger.text_table import Column, Row, add_json_option, plain, show
 
 _SHOWN_HASH = 12  # digits: enough to name a key, not enough to look one up elsewhere
 
@@ -38,13 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", type=_name, action="append", default=[], metavar="M", help="may ask for this model; repeat for more"
     )
     command.add_argument(
-        "--expires", type=_moment, metavar="T", help="opens nothing from then on, e.g. 2026-12-31 (UTC)"
+        "--expires", type=_future, metavar="T", help="opens nothing from then on, e.g. 2026-12-31 (UTC)"
     )
     for period in PERIODS:
         command.add_argument(f"--budget-{period}", type=_amount, metavar="USD", help=f"may spend so much a {period}")
     command.set_defaults(run=_add)
 
     command = commands.add_parser("list", parents=[shared], help="the keys' names, limits and states; no hash whole")
+    add_json_option(command)
     command.set_defaults(run=_list)
 
     named = argparse.ArgumentParser(add_help=False)
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     command = commands.add_parser("revoke", parents=[shared, named], help="a key opens nothing any more, for good")
     command.set_defaults(run=_revoke)
     command = commands.add_parser("expire", parents=[shared, named], help="a key opens nothing from some time on")
-    command.add_argument("--at", type=_moment, metavar="T", help="e.g. 2026-12-31T12:00 (UTC); default: now")
+    command.add_argument("--at", type=moment, metavar="T", help="e.g. 2026-12-31T12:00 (UTC); default: now")
     command.set_defaults(run=_expire)
 
 
@@ -81,22 +82,42 @@ def _add(path: Path, arguments: argparse.Namespace) -> int:
 
 
 def _list(path: Path, arguments: argparse.Namespace) -> int:
-    del arguments
-    names = ("tenant", "alias", "hash", "state", "expires", "models", "USD per day", "USD per month")
-    for line in table_lines(names, [list(_row(key)) for key in read_keys(path).values()]):
-        print(line)
+    now = datetime.now(UTC)
+    show([_row(key, now) for key in read_keys(path).values()], _COLUMNS, as_json=arguments.json)
     return 0
 
 
-def _row(key: TenantKey) -> Iterator[str]:
-    yield key.tenant
-    yield key.alias
-    yield f"{key.sha256[:_SHOWN_HASH]}..."
-    yield key.state(datetime.now(UTC))
-    yield moment_text(key.expires) if key.expires else "-"
-    yield ", ".join(key.models) or "all"
-    for period in PERIODS:
-        yield f"{key.budget_usd[period]:f}" if period in key.budget_usd else "-"
+def _row(key: TenantKey, now: datetime) -> Row:
+    return {
+        "tenant": key.tenant,
+        "alias": key.alias,
+        "sha256_begins": key.sha256[:_SHOWN_HASH],
+        "state": key.state(now),
+        "expires": moment_text(key.expires) if key.expires else None,
+        "revoked": moment_text(key.revoked) if key.revoked else None,
+        "models": list(key.models),
+        "budget_usd": {period: float(amount) for period, amount in key.budget_usd.items()},
+    }
+
+
+def _state(row: Row) -> str:
+    if row["state"] == "active" and row["expires"]:
+        return f"until {row['expires'].removesuffix('T00:00:00Z')}"
+    return str(row["state"])
+
+
+def _budget(row: Row) -> str:
+    return "\n".join(f"{plain(amount)} a {period}" for period, amount in row["budget_usd"].items()) or "-"
+
+
+_COLUMNS = (
+    Column("tenant", itemgetter("tenant"), wraps=True),
+    Column("alias", itemgetter("alias"), wraps=True),
+    Column("hash", itemgetter("sha256_begins")),
+    Column("state", _state),
+    Column("models", lambda row: "\n".join(row["models"]) or "all", wraps=True),
+    Column("budget in USD", _budget, wraps=True),
+)
 
 
 def _revoke(path: Path, arguments: argparse.Namespace) -> int:
@@ -108,7 +129,8 @@ def _revoke(path: Path, arguments: argparse.Namespace) -> int:
 def _expire(path: Path, arguments: argparse.Namespace) -> int:
     at = arguments.at or datetime.now(UTC)
     key = expire_key(path, arguments.key, at)
-    print(f"expires {moment_text(at)}: {key.alias} of {key.tenant}")
+    verb = "expires" if at > datetime.now(UTC) else "has expired since"
+    print(f"{verb} {moment_text(at)}: {key.alias} of {key.tenant}")
     return 0
 
 
@@ -119,11 +141,11 @@ def _name(text: str) -> str:
         raise argparse.ArgumentTypeError(f"{text!r} {error}") from error
 
 
-def _moment(text: str) -> datetime:
-    try:
-        return parse_moment(text)
-    except (ValueError, OverflowError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a date or time such as 2026-12-31T12:00") from error
+def _future(text: str) -> datetime:
+    when = moment(text)
+    if when <= datetime.now(UTC):
+        raise argparse.ArgumentTypeError(f"{text!r} ({moment_text(when)}) is past: such a key would open nothing")
+    return when
 
 
 def _amount(text: str) -> Decimal:

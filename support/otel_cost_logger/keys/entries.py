@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 from otel_cost_logger.keys.lines import Place, line_of
+from otel_cost_logger.moments import parse_moment
 
 VERSION = 2
 FIELDS = ("sha256", "tenant", "alias", "models", "expires", "revoked", "budget_usd")
@@ -85,15 +86,6 @@ def parse_keys(text: str, path: Path) -> dict[str, TenantKey]:
         line = line_of(text, wrong.place)
         where = f", line {line}" if line else f", at {'.'.join(map(str, wrong.place))}" if wrong.place else ""
         raise KeysFileError(f"keys file {path}{where}: {wrong}") from None
-
-
-def parse_moment(text: str) -> datetime:
-    """``2026-12-31`` or ``2026-12-31T12:00:00+01:00`` as a time in UTC, which is also meant where no offset is given.
-
-    A date alone is its first moment. Raises ValueError for anything else.
-    """
-    moment = datetime.fromisoformat(text)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 def moment_text(moment: datetime) -> str:

@@ -1,4 +1,4 @@
-"""``python -m otel_cost_logger ledger``: look at a ledger, ask it, export it, send it again, prune it."""
+"""``python -m otel_cost_logger ledger``: look at a ledger, ask it, export it, send it again, keep it."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from otel_cost_logger.ledger import focus
+from otel_cost_logger.ledger import focus, maintenance
 from otel_cost_logger.ledger.file import LedgerError, identity, open_for_reading
 from otel_cost_logger.ledger.formats import write_csv, write_json_lines, write_parquet
 from otel_cost_logger.ledger.reading import Status, Window, count, moment, status, usd
 from otel_cost_logger.ledger.replay import exporter_to, replay
-from otel_cost_logger.ledger.retention import old_spans
+from otel_cost_logger.ledger.write_ahead_log import log_of, size
 from otel_cost_logger.ledger.writer import LedgerWriter
+from otel_cost_logger.moments import moment_ns
+from otel_cost_logger.new_file import new_file
 from otel_cost_logger.otlp.sending import sender_for
 from otel_cost_logger.settings import GRPC, HTTP_PROTOBUF, LEDGER_FILE
-from otel_cost_logger.text_table import table_lines
+from otel_cost_logger.text_table import add_json_option, plain, print_json, table_lines
 
 _WRITERS: dict[str, Callable[[sqlite3.Connection, Window, TextIO], int]] = {
     "csv": write_csv,
@@ -38,17 +39,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--file", type=Path, help=f"the ledger; default: ${LEDGER_FILE}")
     window = argparse.ArgumentParser(add_help=False)
-    window.add_argument("--since", type=_moment, help="spans that ended from then on, e.g. 2026-11-01 (UTC)")
-    window.add_argument("--until", type=_moment, help="spans that ended before, e.g. 2026-12-01T00:00:00+01:00")
-    commands = parser.add_subparsers(dest="ledger_command", required=True)
+    window.add_argument("--since", type=moment_ns, help="spans that ended from then on, e.g. 2026-11-01 (UTC)")
+    window.add_argument("--until", type=moment_ns, help="spans that ended before, e.g. 2026-12-01T00:00:00+01:00")
+    commands = parser.add_subparsers(dest="ledger_command", metavar="COMMAND", required=True)
 
     command = commands.add_parser("status", parents=[shared], help="what is pending, dead, missing; totals per tenant")
-    command.add_argument("--json", action="store_true", help="for programs")
+    add_json_option(command)
     command.set_defaults(run=_status)
 
     command = commands.add_parser("query", parents=[shared], help="ask in SQL; the ledger is opened read-only")
     command.add_argument("sql", help='for example "SELECT tenant_id, sum(cost_nano_usd) FROM spans GROUP BY 1"')
     command.add_argument("--format", choices=("table", "csv", "json"), default="table")
+    command.add_argument("--json", action="store_const", const="json", dest="format", help="as --format json")
     command.set_defaults(run=_query)
 
     command = commands.add_parser("export", parents=[shared, window], help="write spans as CSV, OTLP JSON or Parquet")
@@ -64,19 +66,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--provider", type=_words, default="Self-hosted", help="who runs the service; default: %(default)s"
     )
     command.add_argument(
-        "--billing-account", type=_words, default="self-hosted", help="the account of all tenants; default: %(default)s"
+        "--billing-account",
+        type=_words,
+        default="self-hosted",
+        metavar="NAME",
+        help="the account of all tenants; default: %(default)s",
     )
     command.set_defaults(run=_focus)
 
     command = commands.add_parser("replay", parents=[shared, window], help="send spans again, with their ids")
     command.add_argument("--to", required=True, metavar="URL", help="the collector, e.g. http://127.0.0.1:4318")
-    command.add_argument("--protocol", choices=(GRPC, HTTP_PROTOBUF), default=HTTP_PROTOBUF)
+    protocols, words = (GRPC, HTTP_PROTOBUF), f"{GRPC} or {HTTP_PROTOBUF}; default: %(default)s"
+    command.add_argument("--protocol", choices=protocols, default=HTTP_PROTOBUF, metavar="P", help=words)
     command.add_argument("--dead", action="store_true", help="only dead letters; those accepted are dead no longer")
     command.set_defaults(run=_replay)
 
-    command = commands.add_parser("prune", parents=[shared], help="delete old spans that are not to be sent any more")
-    command.add_argument("--days", type=_days, required=True, help="keep those written in the last so many days")
-    command.set_defaults(run=_prune)
+    maintenance.add_arguments(commands, shared)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -91,15 +96,16 @@ def run(arguments: argparse.Namespace) -> int:
 def _status(path: Path, arguments: argparse.Namespace) -> int:
     with closing(open_for_reading(path)) as connection:
         found = status(connection)
+        file, log = size(path), size(log_of(path))
     if arguments.json:
-        print(json.dumps({**asdict(found), "settled": found.settled}, indent=1))
+        print_json({"file_bytes": file, "log_bytes": log, **asdict(found), "settled": found.settled})
     else:
-        print("\n".join(_status_lines(path, found)))
+        print(f"{path} ({file + log:,} bytes" + (f", {log:,} of them in its write-ahead log)" if log else ")"))
+        print("\n".join(_status_lines(found)))
     return 0
 
 
-def _status_lines(path: Path, found: Status) -> Iterator[str]:
-    yield f"{path} ({path.stat().st_size:,} bytes)"
+def _status_lines(found: Status) -> Iterator[str]:
     yield f"spans        {found.spans:,}, ended {moment(found.first_ns)} to {moment(found.last_ns)}"
     yield f"pending      {found.pending:,}, the oldest since {moment(found.oldest_pending_ns)}"
     if failure := found.export_failure:
@@ -124,7 +130,7 @@ def _status_lines(path: Path, found: Status) -> Iterator[str]:
         )
         for tenant in found.tenants
     ]
-    yield from table_lines(names, lines)
+    yield from table_lines(names, lines, {0})
 
 
 def _query(path: Path, arguments: argparse.Namespace) -> int:
@@ -137,21 +143,22 @@ def _query(path: Path, arguments: argparse.Namespace) -> int:
         except (sqlite3.Error, sqlite3.Warning) as error:
             raise LedgerError(f"the query failed: {error}") from error
     if arguments.format == "json":
-        print(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=1, default=_hex))
-    elif arguments.format == "csv":
-        csv.writer(sys.stdout, lineterminator="\n").writerows([names, *rows])
+        print(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=1, default=bytes.hex))
+        return 0
+    shown = [["" if value is None else _shown(value) for value in row] for row in rows]
+    if arguments.format == "csv":
+        csv.writer(sys.stdout, lineterminator="\n").writerows([names, *shown])
     else:
-        for line in table_lines(names, [["" if value is None else str(value) for value in row] for row in rows]):
-            print(line)
+        print("\n".join(table_lines(names, shown)))
     return 0
+
+
+def _shown(value: object) -> str:
+    return plain(value) if isinstance(value, float) else str(value)
 
 
 def _this_file_only(action: int, *_: object) -> int:
     return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_ATTACH else sqlite3.SQLITE_OK
-
-
-def _hex(value: bytes) -> str:
-    return value.hex()
 
 
 def _export(path: Path, arguments: argparse.Namespace) -> int:
@@ -162,7 +169,7 @@ def _export(path: Path, arguments: argparse.Namespace) -> int:
                 raise LedgerError("Parquet is not text: name a file with --out")
             _WRITERS[arguments.format](connection, window, sys.stdout)
             return 0
-        with _new_file(arguments.out) as part:
+        with new_file(arguments.out) as part:
             if arguments.format == "parquet":
                 written = write_parquet(connection, window, part)
             else:
@@ -181,7 +188,7 @@ def _focus(path: Path, arguments: argparse.Namespace) -> int:
                 raise LedgerError("Parquet is not text: name a file with --out")
             focus.write_csv(found, sys.stdout)
             return 0
-        with _new_file(arguments.out) as part:
+        with new_file(arguments.out) as part:
             if arguments.format == "parquet":
                 written = focus.write_parquet(found, part)
             else:
@@ -212,64 +219,16 @@ def _replay(path: Path, arguments: argparse.Namespace) -> int:
     return 0 if len(done.accepted) == chosen else 1
 
 
-def _prune(path: Path, arguments: argparse.Namespace) -> int:
-    file, pruned, after = identity(path), 0, 0
-    limit = time.time_ns() - int(arguments.days * 86_400 * 1e9)
-    with closing(open_for_reading(path)) as connection:
-        writer = LedgerWriter(path, exporting=False)
-        while file is not None and (old := old_spans(connection, after, limit)).ids:
-            if not writer.delete(file, old.ids):
-                raise LedgerError(f"{path} cannot be written; {pruned:,} spans were pruned before")
-            pruned, after = pruned + len(old.ids), old.last
-        if file is not None:
-            writer.forget_processes(file, limit)
-        writer.close()
-    print(f"{pruned:,} spans pruned")
-    return 0
-
-
 def _window(arguments: argparse.Namespace) -> Window:
     window = Window(arguments.since, arguments.until)
     if window.since_ns is not None and window.until_ns is not None and window.since_ns >= window.until_ns:
         raise LedgerError("--since must be before --until")
+    if window.since_ns is not None and window.since_ns > time.time_ns():
+        raise LedgerError("--since is in the future: no span has ended then")
     return window
-
-
-def _moment(text: str) -> int:
-    try:
-        when = datetime.fromisoformat(text)
-        when = when if when.tzinfo else when.replace(tzinfo=UTC)
-        return int(when.timestamp()) * 10**9 + when.microsecond * 1000
-    except (ValueError, OverflowError, OSError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a date or time such as 2026-11-01T12:00") from error
 
 
 def _words(text: str) -> str:
     if not text.strip() or not text.isprintable():
         raise argparse.ArgumentTypeError(f"{text!r} is not a name")
     return text
-
-
-def _days(text: str) -> float:
-    try:
-        days = float(text)
-    except ValueError:
-        days = -1.0
-    if not 0 <= days < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days")
-    return days
-
-
-@contextmanager
-def _new_file(path: Path) -> Iterator[Path]:
-    """Where to write what becomes ``path`` when it is whole. Raises `LedgerError` when that exists."""
-    if path.exists():
-        raise LedgerError(f"{path} exists; name a new file")
-    if not path.absolute().parent.is_dir():
-        raise LedgerError(f"the folder {path.absolute().parent} does not exist")
-    part = path.with_name(path.name + ".part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

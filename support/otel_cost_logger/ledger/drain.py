@@ -23,7 +23,7 @@ from otel_cost_logger.ledger.file import FileIdentity, identity, is_broken, open
 from otel_cost_logger.ledger.reading import calls_without_record
 from otel_cost_logger.ledger.retention import old_spans
 from otel_cost_logger.ledger.suspects import Suspects
-from otel_cost_logger.ledger.write_ahead_log import shorten
+from otel_cost_logger.ledger.write_ahead_log import empty, shorten
 from otel_cost_logger.ledger.writer import LedgerWriter
 from otel_cost_logger.otlp.answers import Accepted, Refused, Unavailable
 from otel_cost_logger.otlp.decoding import Payload
@@ -86,6 +86,7 @@ class Drain:
         self._identity: FileIdentity | None = None
         self._stop_at = float("inf")  # monotonic seconds
         self._stopped = False
+        self._leaving = False
         self._forget()
 
     def _forget(self) -> None:
@@ -171,6 +172,11 @@ class Drain:
         with self._reading:
             self._disconnect()
         self._lock_file.release()
+
+    def leave_whole(self) -> None:
+        """Empty the write-ahead log now, and after whatever is written from now on."""
+        self._leaving = True
+        self._shorten_log()
 
     def before_fork(self) -> None:
         """No connection crosses a fork."""
@@ -435,7 +441,10 @@ class Drain:
     def _shorten_log(self) -> None:
         with self._reading:
             if (connection := self._connected()) is not None:
-                shorten(connection, self._path)
+                if self._leaving:
+                    empty(connection)
+                else:
+                    shorten(connection, self._path)
 
     def _prune_some(self) -> None:
         """Prune what is old enough, a little at a time."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from otel_cost_logger.file_lock import locked
 from otel_cost_logger.ledger.schema import APPLICATION_ID, COLUMNS, LATER_COLUMNS, TABLES, VERSION
+from otel_cost_logger.ledger.write_ahead_log import LOCKED_SECONDS, empty, log_of, size
 
 # Pages of 4 KiB. The background thread moves the write-ahead log into the database long before; this is for a
 # process whose thread has died. The move waits for the disk, so it must not happen where a span is written.
@@ -23,7 +24,6 @@ _CHECKPOINT_PAGES = 16_384
 
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _SIDE_FILES = ("-wal", "-shm", "-journal")
-LOCKED_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 FileIdentity = tuple[int, int]  # device and inode
@@ -53,7 +53,7 @@ def open_for_writing(path: Path, *, busy_seconds: float) -> sqlite3.Connection:
     `LedgerError`, `sqlite3.Error` or `OSError` when the file cannot be written.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _setup_lock(path):
+    with setup_lock(path):
         try:
             return _prepared(path, busy_seconds)
         except sqlite3.DatabaseError as error:
@@ -64,26 +64,58 @@ def open_for_writing(path: Path, *, busy_seconds: float) -> sqlite3.Connection:
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:
-    """A connection that cannot change anything. Raises `LedgerError` when there is no ledger at ``path``."""
+    """A connection that cannot change anything. Raises `LedgerError` when there is no ledger at ``path``, or one of
+    another version of this plugin."""
+    connection = open_any_version(path)
+    try:
+        refuse_newer(path, connection)
+        if schema_version(connection) < VERSION:
+            raise LedgerError(
+                f"{path} was written by an earlier version; the next start of the proxy brings it up to date"
+            )
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_any_version(path: Path) -> sqlite3.Connection:
+    """The same for a ledger of whatever version."""
     if not path.is_file():
         raise LedgerError(f"there is no ledger at {path}; name the file that OTEL_COST_LOGGER_LEDGER_FILE names")
+    log_missing = not size(log_of(path))  # whoever opens the database makes an empty one
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=LOCKED_SECONDS, check_same_thread=False
     )
     try:
         connection.execute("PRAGMA query_only = 1")
         (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error as error:
         connection.close()
         raise LedgerError(f"{path} cannot be read: {error}") from error
-    if application != APPLICATION_ID:
-        connection.close()
-        raise LedgerError(f"{path} is an SQLite database, but not a ledger")
-    if version < VERSION:
-        connection.close()
-        raise LedgerError(f"{path} was written by an earlier version; the next start of the proxy brings it up to date")
-    return connection
+    if application == APPLICATION_ID:
+        return connection
+    connection.close()
+    if not tables and log_missing:
+        raise LedgerError(
+            f"{path} is empty, and its write-ahead log {log_of(path).name} is missing: copy it too, or use "
+            "`ledger backup`"
+        )
+    raise LedgerError(f"{path} is an SQLite database, but not a ledger")
+
+
+def schema_version(connection: sqlite3.Connection) -> int:
+    """The version of the schema that the ledger has."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def refuse_newer(path: Path, connection: sqlite3.Connection) -> None:
+    """Raises `LedgerError` for a ledger with a later schema than this plugin's: it could be misread."""
+    version = schema_version(connection)
+    if version > VERSION:
+        raise LedgerError(f"{path} was written by a newer version of this plugin (schema {version}, here {VERSION})")
 
 
 def open_beside_writer(path: Path) -> sqlite3.Connection | None:
@@ -108,18 +140,23 @@ def move_aside(path: Path, file: FileIdentity | None, reason: str) -> None:
 
     ``file`` is its `identity`: another process may have moved it already, and begun a new one.
     """
-    with _setup_lock(path):
+    with setup_lock(path):
         if file is not None and identity(path) == file:
             _move_aside(path, reason)
 
 
 def _move_aside(path: Path, reason: str) -> None:
-    aside = path.with_name(f"{path.name}.corrupt-{time.time_ns()}")
-    path.rename(aside)
-    for suffix in _SIDE_FILES:
+    aside = rename(path, "corrupt")
+    _log.error("the ledger %s is broken (%s): moved to %s, a new one begins", path, reason, aside)
+
+
+def rename(path: Path, why: str) -> Path:
+    """Give the ledger at ``path``, and what SQLite keeps beside it, a name that says ``why``; returns it."""
+    aside = path.with_name(f"{path.name}.{why}-{time.time_ns()}")
+    for suffix in ("", *_SIDE_FILES):
         with contextlib.suppress(FileNotFoundError):
             path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
-    _log.error("the ledger %s is broken (%s): moved to %s, a new one begins", path, reason, aside)
+    return aside
 
 
 def identity(path: Path) -> FileIdentity | None:
@@ -151,14 +188,10 @@ def _prepared(path: Path, busy_seconds: float) -> sqlite3.Connection:
 def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    version = schema_version(connection)
     if tables and application != APPLICATION_ID:
         raise LedgerError(f"{path} is a database of another program; name another file")
-    if version > VERSION:
-        raise LedgerError(
-            f"{path} was written by a newer version of this plugin (schema {version}, here {VERSION}); "
-            "install that version, or name another file"
-        )
+    refuse_newer(path, connection)
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise LedgerError(f"{path} is on a file system without shared memory; use a local disk")
@@ -175,6 +208,7 @@ def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {VERSION}")
     connection.execute("COMMIT")
+    empty(connection)  # the file alone is a ledger from now on
 
 
 def _missing_columns(connection: sqlite3.Connection, table: str, columns: Iterable[str]) -> list[str]:
@@ -184,9 +218,12 @@ def _missing_columns(connection: sqlite3.Connection, table: str, columns: Iterab
 
 
 @contextlib.contextmanager
-def _setup_lock(path: Path) -> Iterator[None]:
+def setup_lock(path: Path) -> Iterator[Path]:
+    """Nobody opens the ledger at ``path`` for writing until the end; the lock's file. Raises `LedgerError` when
+    somebody is at it."""
+    lock = path.with_name(path.name + ".setup-lock")
     try:
-        with locked(path.with_name(path.name + ".setup-lock"), LOCKED_SECONDS):
-            yield
+        with locked(lock, LOCKED_SECONDS):
+            yield lock
     except TimeoutError as error:
         raise LedgerError(f"another process has been opening {path} for {LOCKED_SECONDS:g} s") from error

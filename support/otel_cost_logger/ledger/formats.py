@@ -13,6 +13,7 @@ from otel_cost_logger.ledger.file import LedgerError
 from otel_cost_logger.ledger.reading import Window, payloads, rows
 from otel_cost_logger.ledger.schema import COLUMNS, RECORD_FIELDS
 from otel_cost_logger.otlp.decoding import json_of
+from otel_cost_logger.text_table import plain
 
 _PARQUET_TYPES = {"INTEGER": "Int64", "REAL": "Float64", "TEXT": "string"}  # pandas's own, which know "no value"
 
@@ -24,7 +25,7 @@ def write_csv(connection: sqlite3.Connection, window: Window, out: TextIO) -> in
     writer.writerow(names)
     written = 0
     for row in found:
-        writer.writerow(row)
+        writer.writerow([plain(value, None) if isinstance(value, float) else value for value in row])
         written += 1
     return written
 

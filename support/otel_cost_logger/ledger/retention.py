@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from otel_cost_logger.ledger.reading import LOST_AFTER_NS
+
 _ROWS = 200  # at a time: the file is locked while they go
+_GOING = "FROM spans WHERE written_ns < ? AND id NOT IN (SELECT id FROM outbox)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +19,42 @@ class OldSpans:
 
     ids: list[int]
     last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Going:
+    """What pruning takes from a tenant: ``spans``, when the first and the last of them ended (nanoseconds since the
+    epoch, None where unknown), and their cost in billionths of a US dollar."""
+
+    tenant_id: str | None
+    spans: int
+    first_ns: int | None
+    last_ns: int | None
+    cost_nano_usd: int
+
+
+def going(connection: sqlite3.Connection, written_before_ns: int) -> list[Going]:
+    """What goes with `ids_going`, by tenant."""
+    found = connection.execute(
+        "SELECT tenant_id, count(*), min(end_ns), max(end_ns), coalesce(sum(cost_nano_usd), 0) "
+        f"{_GOING} GROUP BY tenant_id ORDER BY tenant_id",
+        (written_before_ns,),
+    )
+    return [Going(*row) for row in found]
+
+
+def ids_going(connection: sqlite3.Connection, written_before_ns: int) -> Iterator[list[int]]:
+    """All that were written before, but for those that are still to be sent; some at a time."""
+    found = connection.execute(f"SELECT id {_GOING} ORDER BY id", (written_before_ns,))
+    while rows := found.fetchmany(_ROWS):
+        yield [id_ for (id_,) in rows]
+
+
+def calls_going(connection: sqlite3.Connection, before_ns: int) -> int:
+    """How many calls that began before, and can have no record any more, go with them."""
+    limit = min(before_ns, time.time_ns() - LOST_AFTER_NS)
+    (found,) = connection.execute("SELECT count(*) FROM calls_in_flight WHERE began_ns < ?", (limit,)).fetchone()
+    return int(found)
 
 
 def old_spans(connection: sqlite3.Connection, after: int, written_before_ns: int) -> OldSpans:

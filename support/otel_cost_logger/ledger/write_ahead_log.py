@@ -1,15 +1,29 @@
-"""Keeping SQLite's write-ahead log small while somebody writes to it without a pause."""
+"""SQLite's write-ahead log: kept small while somebody writes to it without a pause, and emptied at the end."""
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
-from otel_cost_logger.ledger.file import LOCKED_SECONDS
-
+LOCKED_SECONDS = 5.0
 _CHECKPOINT_BYTES = 4 * 1024 * 1024
 _TRUNCATE_BYTES = 4 * _CHECKPOINT_BYTES
 _TRUNCATE_MILLIS = 20
+_EMPTY_MILLIS = 250  # an event loop that is shutting down may be waiting
+
+
+def log_of(path: Path) -> Path:
+    """The write-ahead log of the database at ``path``, which SQLite keeps beside it."""
+    return path.with_name(path.name + "-wal")
+
+
+def size(path: Path) -> int:
+    """The bytes of the file ``path``, 0 when there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def shorten(connection: sqlite3.Connection, path: Path) -> None:
@@ -19,18 +33,25 @@ def shorten(connection: sqlite3.Connection, path: Path) -> None:
     added something meanwhile, and the log grows on; so from 16 MiB on, what little is left is moved while nobody
     writes. Readers are not waited for, or writers would wait with us: the log grows as long as somebody reads.
     """
-    log = path.with_name(path.name + "-wal")
-    if _size(log) <= _CHECKPOINT_BYTES:
+    if size(log_of(path)) <= _CHECKPOINT_BYTES:
         return
     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    if _size(log) > _TRUNCATE_BYTES:
-        connection.execute(f"PRAGMA busy_timeout = {_TRUNCATE_MILLIS}")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        connection.execute(f"PRAGMA busy_timeout = {LOCKED_SECONDS * 1000:.0f}")
+    if size(log_of(path)) > _TRUNCATE_BYTES:
+        _truncate(connection, _TRUNCATE_MILLIS)
 
 
-def _size(path: Path) -> int:
+def empty(connection: sqlite3.Connection) -> None:
+    """Move all of the write-ahead log into the database, so that its file alone is whole.
+
+    Where a reader or a writer stays at it, the log stays, too: that loses nothing.
+    """
+    with contextlib.suppress(sqlite3.Error):
+        _truncate(connection, _EMPTY_MILLIS)
+
+
+def _truncate(connection: sqlite3.Connection, busy_millis: int) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {busy_millis}")
     try:
-        return path.stat().st_size
-    except OSError:
-        return 0
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {LOCKED_SECONDS * 1000:.0f}")

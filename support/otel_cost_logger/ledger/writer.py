@@ -30,8 +30,10 @@ from otel_cost_logger.ledger.file import (
 )
 from otel_cost_logger.ledger.group_commit import GroupCommit
 from otel_cost_logger.ledger.processes import this_process
+from otel_cost_logger.ledger.reading import LOST_AFTER_NS
 from otel_cost_logger.ledger.schema import COLUMNS, INSERT_SPAN
 from otel_cost_logger.ledger.stored_span import StoredSpan
+from otel_cost_logger.ledger.write_ahead_log import empty
 
 _BUSY_SECONDS = 1.0  # an event loop may be waiting
 _RETRY_ROWS = 500
@@ -245,7 +247,8 @@ class LedgerWriter:
         or began without an end, before it and have no such call."""
 
         def remove(connection: sqlite3.Connection) -> None:
-            connection.execute("DELETE FROM calls_in_flight WHERE began_ns < ?", (before_ns,))
+            lost_ns = min(before_ns, time.time_ns() - LOST_AFTER_NS)  # a younger one may be under way
+            connection.execute("DELETE FROM calls_in_flight WHERE began_ns < ?", (lost_ns,))
             connection.execute(_FORGET_PROCESSES, (before_ns, self._process[1] if self._process else 0))
 
         return self._guarded(file, remove)
@@ -261,6 +264,16 @@ class LedgerWriter:
 
     # Around the life of the process.
 
+    def end_if_idle(self) -> None:
+        """Note that this process has ended, if no call of it is in flight; one that begins later takes that back.
+
+        May be called by a signal handler, in the middle of anything.
+        """
+        with self._lock:
+            if self._connection is not None and self._process is not None and not self._connection.in_transaction:
+                ended = (time.time_ns(), self._process[1])
+                self._attempt(lambda connection: connection.execute(_PROCESS_IDLE, ended))
+
     def close(self) -> None:
         """Close the file. A later write opens it again."""
         with self._lock:
@@ -268,6 +281,8 @@ class LedgerWriter:
             if self._connection is not None and self._process is not None:
                 ended = (time.time_ns(), self._process[1])
                 self._attempt(lambda connection: connection.execute(_PROCESS_ENDED, ended))
+            if self._connection is not None:
+                empty(self._connection)  # SQLite does it for the last one alone, and a reader may be that
             self._disconnect()
 
     def before_fork(self) -> None:
@@ -412,6 +427,7 @@ class LedgerWriter:
 
 _PROCESS_STARTED = "INSERT INTO processes (pid, pid_started, host, started_ns) VALUES (?, ?, ?, ?)"
 _PROCESS_ENDED = "UPDATE processes SET ended_ns = ? WHERE id = ?"
+_PROCESS_IDLE = f"{_PROCESS_ENDED} AND id NOT IN (SELECT process FROM calls_in_flight)"
 _CALL_BEGINS = (
     "INSERT INTO calls_in_flight (process, call_id, tenant_id, model, began_ns, key_alias, reserved_nano_usd) "
     "VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -419,7 +435,7 @@ _CALL_BEGINS = (
 # A process that was forgotten, because it began so long ago and did nothing since, is back with its next call.
 _CALL_SEEN = (
     "INSERT INTO processes (id, pid, pid_started, host, started_ns, calls_seen) VALUES (?, ?, ?, ?, ?, 1) "
-    "ON CONFLICT (id) DO UPDATE SET calls_seen = calls_seen + 1"
+    "ON CONFLICT (id) DO UPDATE SET calls_seen = calls_seen + 1, ended_ns = NULL"
 )
 # The last one stays, so that no other gets its id.
 _FORGET_PROCESSES = (

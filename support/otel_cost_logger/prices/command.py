@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from contextlib import suppress
-from datetime import UTC, date, datetime
+from datetime import date
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
+from otel_cost_logger.moments import moment_ns
+from otel_cost_logger.new_file import new_file
 from otel_cost_logger.prices.book import Entry
 from otel_cost_logger.prices.derive import DeriveError, Terms, arithmetic, book_text, header, read_result
 from otel_cost_logger.prices.reading import PriceBookError, parse_book, read_book
 from otel_cost_logger.settings import PRICES_FILE
+from otel_cost_logger.text_table import Row, add_json_option, print_json
 
 _MILLION = 10**6
 _SHOWN_UTILISATIONS = (Decimal("0.3"), Decimal("0.6"), Decimal(1))
@@ -24,12 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     command = commands.add_parser("check", help="is this price book whole? Every mistake is named with its line")
     command.add_argument("file", type=Path)
+    add_json_option(command)
     command.set_defaults(run=_check)
 
     command = commands.add_parser("show", help="which price does a model have, and where does it come from?")
     command.add_argument("model", help="as callers ask for it, or as the backend is asked")
-    command.add_argument("--at", type=_moment, help="when the call begins, e.g. 2026-11-01 (UTC); default: now")
+    command.add_argument("--at", type=moment_ns, help="when the call begins, e.g. 2026-11-01 (UTC); default: now")
     command.add_argument("--file", type=Path, help=f"the price book; default: ${PRICES_FILE}")
+    add_json_option(command)
     command.set_defaults(run=_show)
 
     command = commands.add_parser(
@@ -66,7 +72,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     book = read_book(arguments.file)
     names = {(entry.model, entry.served_model) for entry in book.entries}
-    print(f"{arguments.file}: {len(book.entries)} prices of {len(names)} models, version {book.version}")
+    found = {"file": str(arguments.file), "prices": len(book.entries), "models": len(names), "version": book.version}
+    if arguments.json:
+        print_json(found)
+    else:
+        print("{file}: {prices} prices of {models} models, version {version}".format_map(found))
     return 0
 
 
@@ -75,32 +85,53 @@ def _show(arguments: argparse.Namespace) -> int:
     if not path:
         raise PriceBookError(f"which price book? Name its file with --file, or set {PRICES_FILE}")
     book = read_book(Path(path))
-    at_ns = arguments.at if arguments.at is not None else int(datetime.now(UTC).timestamp()) * 10**9
+    at_ns = arguments.at if arguments.at is not None else time.time_ns()
     entry = book.find(arguments.model, arguments.model, at_ns)
+    if entry is None and arguments.json:
+        print_json(None)
+        return 1
     if entry is None:
         names = sorted({str(of.model or of.served_model) for of in book.entries})
         print(f"{arguments.model}: no price then in {path}; LiteLLM's applies. Priced at some time: {', '.join(names)}")
         return 1
-    print("\n".join(_lines(entry, f"{path}, line {entry.line}", book.version)))
+    row = _row(entry, f"{path}, line {entry.line}", book.version)
+    if arguments.json:
+        print_json(row)
+    else:
+        print("\n".join(_lines(row)))
     return 0
 
 
-def _lines(entry: Entry, where: str, version: str) -> list[str]:
-    price = entry.price
-    cached = (
-        "as other input" if price.cached_input is None else f"{_per_million(price.cached_input)} USD per million tokens"
-    )
-    first = "always" if entry.from_ns is None else _date(entry.from_ns)
-    last = "for ever" if entry.until_ns is None else f"until {_date(entry.until_ns - 1)}, included"
+def _row(entry: Entry, where: str, version: str) -> Row:
+    price, cached = entry.price, entry.price.cached_input
+    return {
+        "model": entry.model or entry.served_model,
+        "as": "asked" if entry.model else "served",
+        "input_usd_per_million_tokens": _per_million(price.input),
+        "cached_input_usd_per_million_tokens": None if cached is None else _per_million(cached),
+        "output_usd_per_million_tokens": _per_million(price.output),
+        "usd_per_request": f"{price.per_request:f}",
+        "valid_from": None if entry.from_ns is None else _date(entry.from_ns),
+        "valid_until": None if entry.until_ns is None else _date(entry.until_ns - 1),
+        "source": entry.source,
+        "stands_in": where,
+        "version": version,
+    }
+
+
+def _lines(row: Row) -> list[str]:
+    each, cached = "USD per million tokens", row["cached_input_usd_per_million_tokens"]
+    last = f"until {row['valid_until']}, included" if row["valid_until"] else "for ever"
     return [
-        f"{entry.model or entry.served_model} ({'as asked' if entry.model else 'as served'})",
-        f"  input         {_per_million(price.input)} USD per million tokens",
-        f"  cached input  {cached}",
-        f"  output        {_per_million(price.output)} USD per million tokens",
-        f"  per request   {price.per_request:f} USD",
-        f"  valid         from {first} {last} (UTC)",
-        f"  source        {entry.source}",
-        f"  stands in     {where}; version {version}",
+        f"{row['model']} (as {row['as']})",
+        f"  input         {row['input_usd_per_million_tokens']} {each}",
+        f"  cached input  {f'{cached} {each}' if cached else 'as other input'}",
+        f"  output        {row['output_usd_per_million_tokens']} {each}",
+        f"  per request   {row['usd_per_request']} USD",
+        f"  valid         from {row['valid_from'] or 'always'} {last} (UTC)",
+        f"  source        {row['source']}",
+        f"  stands in     {row['stands_in']}; version",
+        f"    {row['version']}",
     ]
 
 
@@ -126,30 +157,10 @@ def _derive(arguments: argparse.Namespace) -> int:
     if arguments.out is None:
         print(text, end="")
         return 0
-    _write_new(arguments.out, text)
+    with new_file(arguments.out) as part:
+        part.write_text(text, encoding="utf-8")
     print(f"{text}# written to {arguments.out}")
     return 0
-
-
-def _write_new(path: Path, text: str) -> None:
-    """Whole or not at all, and never over another file."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.link(part, path)  # where a rename would replace a file, a link fails
-    except FileExistsError as error:
-        raise DeriveError(f"{path} exists; name a new file") from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _moment(text: str) -> int:
-    try:
-        when = datetime.fromisoformat(text)
-        when = when if when.tzinfo else when.replace(tzinfo=UTC)
-        return int(when.timestamp()) * 10**9
-    except (ValueError, OverflowError, OSError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a date or time such as 2026-11-01T12:00") from error
 
 
 def _day(text: str) -> str:

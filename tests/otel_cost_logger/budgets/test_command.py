@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ def budgets(tmp_path: Path) -> Path:
 def test_check(budgets: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["budgets", "check", str(budgets)]) == 0
     table = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["acme", "5.000000000", "100.000000000"] in table
-    assert ["(every", "other", "tenant)", "1.500000000", "unlimited"] in table
+    assert ["acme", "5", "100"] in table
+    assert ["(every", "other", "tenant)", "1.5", "unlimited"] in table
     budgets.write_text("tenants: {acme: {day: -5}}\n")
     assert main(["budgets", "check", str(budgets)]) == 2
     assert f"{budgets}, line 1: acme, day: '-5' is not an amount" in capsys.readouterr().err
@@ -45,8 +46,12 @@ def test_status(budgets: Path, writer: LedgerWriter, write_record: Any, capsys: 
     assert main(["budgets", "status", "--file", str(writer.path), "--budgets", str(budgets)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[1][:2] == ["tenant", "acme"]
-    assert lines[1][3:7] == ["5.000000000", "1.000000000", "0.000000005", "4.000000000"]
+    assert lines[1][3:7] == ["5", "1", "0.000000005", "4"]
     assert [line[1] for line in lines[1:]] == ["acme", "acme", "other"]
+    assert main(["budgets", "status", "--file", str(writer.path), "--budgets", str(budgets), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)[0]
+    assert (found["tenant_id"], found["reserved_nano_usd"], found["left_nano_usd"]) == ("acme", 5, 4 * 10**9)
+    assert found["resets_at"].endswith("T00:00Z")
 
 
 @pytest.mark.parametrize(

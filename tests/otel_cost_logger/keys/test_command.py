@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -31,18 +32,28 @@ def test_a_key_from_its_birth_to_its_end(path: Path, capsys: pytest.CaptureFixtu
 
     assert main(["keys", "list"]) == 0
     listed = capsys.readouterr().out
-    names, row = listed.splitlines()
-    assert names.split()[:4] == ["tenant", "alias", "hash", "state"]
-    cells = [cell for cell in row.split("  ") if cell]
-    assert [cell.strip() for cell in cells] == [
-        *("tenant-acme", "tenant-acme", f"{hash_key(key)[:12]}...", "active"),
-        *("2099-01-01T00:00:00Z", "a, b", "1.5", "20"),
-    ]
+    names, *lines = listed.splitlines()
+    assert names.split() == ["tenant", "alias", "hash", "state", "models", "budget", "in", "USD"]
+    for cell in ("tenant-acme", hash_key(key)[:12], "until 2099-01-01", "a", "1.5 a day"):
+        assert f" {cell}  " in f" {lines[0]}  ", cell
+    assert lines[1].split() == ["b", "20", "a", "month"]
+    assert main(["keys", "list", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found == {
+        "tenant": "tenant-acme",
+        "alias": "tenant-acme",
+        "sha256_begins": hash_key(key)[:12],
+        "state": "active",
+        "expires": "2099-01-01T00:00:00Z",
+        "revoked": None,
+        "models": ["a", "b"],
+        "budget_usd": {"day": 1.5, "month": 20},
+    }
     assert key not in listed
     assert hash_key(key) not in listed
 
     assert main(["keys", "expire", "tenant-acme", "--at", "2026-01-01T12:00"]) == 0
-    assert capsys.readouterr().out == "expires 2026-01-01T12:00:00Z: tenant-acme of tenant-acme\n"
+    assert capsys.readouterr().out == "has expired since 2026-01-01T12:00:00Z: tenant-acme of tenant-acme\n"
     main(["keys", "list"])
     assert " expired " in capsys.readouterr().out
     assert main(["keys", "revoke", hash_key(key)[:8]]) == 0
@@ -58,6 +69,8 @@ def test_a_key_from_its_birth_to_its_end(path: Path, capsys: pytest.CaptureFixtu
     [
         (["add", " "], "without spaces around it"),
         (["add", "t", "--expires", "soon"], "'soon' is not a date or time such as"),
+        (["add", "t", "--expires", "2020-01-01"], "is past: such a key would open nothing"),
+        (["add", "t", "--budget-day", "0"], "a budget is a positive number"),
         (["add", "t", "--budget-day", "-1"], "a budget is a positive number"),
         (["add", "t", "--budget-day", "NaN"], "a budget is a positive number"),
         (["add", "t", "--budget-day", "ten"], "'ten' is not a number of US dollars"),

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from otel_cost_logger.keys.entries import KeysFileError, TenantKey, checked_amount, hash_key, parse_keys, parse_moment
+from otel_cost_logger.keys.entries import KeysFileError, TenantKey, checked_amount, hash_key, parse_keys
+from otel_cost_logger.moments import parse_moment
 
 PATH = Path("somewhere/keys.json")
 DIGEST = "a" * 64

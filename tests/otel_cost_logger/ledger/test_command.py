@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from otel_cost_logger.__main__ import main
 from otel_cost_logger.durable import DurableSpanProcessor
 from otel_cost_logger.ledger import formats
-from otel_cost_logger.ledger.schema import COLUMNS
+from otel_cost_logger.ledger.schema import COLUMNS, VERSION
 
 NS = 10**9
 
@@ -245,11 +245,66 @@ def test_a_replay_waits_for_a_busy_collector_and_gives_up_on_a_wrong_one(
     assert "0 spans were sent before" in said.err
 
 
-def test_prune_leaves_what_is_pending(ledger: Path, capsys: Any) -> None:
-    assert say(capsys, "prune", "--days", 1, "--file", ledger).out == "0 spans pruned\n"
-    assert say(capsys, "prune", "--days", 0, "--file", ledger).out == "4 spans pruned\n"
+def test_prune_says_what_would_go_and_leaves_what_is_pending(ledger: Path, capsys: Any) -> None:
+    assert say(capsys, "prune", "--days", 1, "--yes", "--file", ledger).out == "0 spans pruned\n"
+    table = say(capsys, "prune", "--days", 0, "--file", ledger).out.splitlines()
+    assert [line.split() for line in table[1:3]] == [
+        ["acme", "2", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "0.333333334"],
+        ["zeta", "2", "2026-01-03T00:00:00Z", "2026-01-05T00:00:00Z", "2.000000000"],
+    ]
+    assert table[3:] == ["4 spans would go; --yes deletes them"]
+    found = json.loads(say(capsys, "prune", "--days", 0, "--json", "--file", ledger).out)
+    assert (found["spans"], found["deleted"], found["tenants"][0]["cost_nano_usd"]) == (4, 0, 333_333_334)
+    assert "spans        5," in say(capsys, "status", "--file", ledger).out
+    assert say(capsys, "prune", "--days", 0, "--yes", "--file", ledger).out.endswith("\n4 spans pruned\n")
     with sqlite3.connect(ledger) as connection:
         assert connection.execute("SELECT name FROM spans").fetchall() == [("pending",)]
+
+
+def test_money_has_no_exponent(ledger: Path, capsys: Any) -> None:
+    numbers = "SELECT 82000 / 1e9 AS usd, 0.1 + 0.2, 1e15, 1e-12, 5.0, NULL, -2e-05, 7"
+    shown = ["0.000082", "0.3", "1000000000000000", "0.000000000001", "5", "", "-0.00002", "7"]
+    table = say(capsys, "query", numbers, "--file", ledger).out.splitlines()
+    assert table[1].split() == [text for text in shown if text]
+    lines = say(capsys, "query", numbers, "--file", ledger, "--format", "csv").out.splitlines()
+    assert lines[1].split(",") == shown
+    assert json.loads(say(capsys, "query", numbers, "--file", ledger, "--json").out)[0]["usd"] == 0.000082
+    with sqlite3.connect(ledger) as connection:
+        connection.execute("UPDATE spans SET cost_usd = 8.2e-05 WHERE id = 1")
+    exported = csv.DictReader(say(capsys, "export", "--format", "csv", "--file", ledger).out.splitlines())
+    assert next(exported)["cost_usd"] == "0.000082"
+
+
+def test_status_counts_the_write_ahead_log(ledger: Path, capsys: Any) -> None:
+    with closing(sqlite3.connect(ledger)) as connection:
+        connection.execute("UPDATE spans SET name = 'other'")
+        connection.commit()
+        file, log = ledger.stat().st_size, ledger.with_name("ledger.db-wal").stat().st_size
+        said = say(capsys, "status", "--file", ledger).out.splitlines()[0]
+        assert said == f"{ledger} ({file + log:,} bytes, {log:,} of them in its write-ahead log)"
+        found = json.loads(say(capsys, "status", "--json", "--file", ledger).out)
+        assert (found["file_bytes"], found["log_bytes"]) == (file, log)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["status"],
+        ["query", "SELECT 1"],
+        ["export", "--format", "csv"],
+        ["focus"],
+        ["replay", "--to", "http://127.0.0.1:1"],
+        ["check"],
+        ["prune", "--days", "0", "--yes"],
+    ],
+)
+def test_a_ledger_of_a_newer_version_is_neither_read_nor_changed(ledger: Path, capsys: Any, command: list[str]) -> None:
+    with closing(sqlite3.connect(ledger)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    said = say(capsys, *command, "--file", ledger, code=2).err
+    assert said == f"error: {ledger} was written by a newer version of this plugin (schema 99, here {VERSION})\n"
+    with closing(sqlite3.connect(ledger)) as connection:
+        assert connection.execute("SELECT count(*) FROM spans").fetchone() == (5,)
 
 
 @pytest.mark.parametrize(
@@ -266,6 +321,7 @@ def test_prune_leaves_what_is_pending(ledger: Path, capsys: Any) -> None:
             ["export", "--format", "csv", "--file", "{ledger}", "--since", "2026-01-02", "--until", "2026-01-02"],
             "--since must be before --until",
         ),
+        (["export", "--format", "csv", "--since", "2100-01-01", "--file", "{ledger}"], "--since is in the future"),
         (["replay", "--to", "collector:4318", "--file", "{ledger}"], "is not the URL of a collector"),
     ],
 )

@@ -195,7 +195,7 @@ def test_parquet_wants_a_file_and_an_empty_ledger_gives_the_header(
 ) -> None:
     assert main(["ledger", "focus", "--file", str(ledger), "--format", "parquet"]) == 2
     assert "name a file with --out" in capsys.readouterr().err
-    assert exported(ledger, capsys, "--since", "2030-01-01") == []
+    assert exported(ledger, capsys, "--until", "2020-01-01") == []
     out = tmp_path / "none.csv"
-    assert main(["ledger", "focus", "--file", str(ledger), "--since", "2030-01-01", "--out", str(out)]) == 0
+    assert main(["ledger", "focus", "--file", str(ledger), "--until", "2020-01-01", "--out", str(out)]) == 0
     assert out.read_text().startswith("BilledCost,BillingAccountId,")
