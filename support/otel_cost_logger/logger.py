@@ -28,7 +28,7 @@ from otel_cost_logger.caller_fields import NotAllowed, remove_operators_fields
 from otel_cost_logger.expected import Expected
 from otel_cost_logger.inflight import InFlight
 from otel_cost_logger.last_good import LastGood
-from otel_cost_logger.metrics import publish_budgets, publish_calls
+from otel_cost_logger.metrics import publish_budgets, publish_calls, send_first
 from otel_cost_logger.once import PendingFailures, Seen
 from otel_cost_logger.prices.book import PriceBook
 from otel_cost_logger.prices.reading import PriceBookError, read_book
@@ -282,6 +282,7 @@ class OtelCostLogger(CustomLogger):
                 publish_calls(self, provider.meter_provider)
                 if self._budgets is not None and provider.durable is not None:
                     publish_budgets(self._budgets.gate, provider.durable.writer, provider.meter_provider)
+                send_first(provider.meter_provider)
         return provider
 
     def _guarded(self, action: Callable[[], None]) -> None:

@@ -12,6 +12,7 @@ from opentelemetry.sdk.trace.export import SpanExporter
 from otel_cost_logger.ledger.file import LedgerError
 from otel_cost_logger.ledger.reading import Window, payloads
 from otel_cost_logger.otlp.answers import Accepted, Refused
+from otel_cost_logger.otlp.channel import CHANNEL_OPTIONS
 from otel_cost_logger.otlp.decoding import Payload
 from otel_cost_logger.otlp.sending import Sender, deliver
 from otel_cost_logger.settings import GRPC
@@ -40,7 +41,7 @@ def exporter_to(url: str, protocol: str) -> SpanExporter:
     if protocol == GRPC:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 
-        return GrpcExporter(url)
+        return GrpcExporter(url, channel_options=CHANNEL_OPTIONS)
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 
     path = parts.path if parts.path.strip("/") else "/v1/traces"
