@@ -31,15 +31,14 @@ from workbook.paths import DEPLOY, ROOT
 
 Config = dict[str, Any]
 
-# What the Collector 0.159.0 and Tempo 3.0.3 count themselves, from their sources, and whether the plugin can record:
-# whether it is a counter, and its labels.
+# What the Collector 0.159.0 and Tempo 3.0.3 count themselves, from their sources: whether each is
+# a counter, and its labels.
 OTHERS: dict[str, tuple[bool, set[str]]] = {
     "otelcol_exporter_enqueue_failed_spans": (True, {"exporter"}),
     "otelcol_exporter_send_failed_spans": (True, {"exporter"}),
     "otelcol_exporter_queue_size": (False, {"exporter"}),
     "otelcol_exporter_queue_capacity": (False, {"exporter"}),
     "tempo_discarded_spans_total": (True, {"reason"}),
-    "llm_recorder_ready": (False, set()),
 }
 
 
