@@ -24,6 +24,8 @@ worker reports:
 - ``llm.ledger.pending`` (gauge, of the file): spans that no collector has confirmed.
 - ``llm.ledger.lost_calls`` (gauge, of the file): calls whose process has ended without a record of them. An alarm.
 
+Where the operator asks for backends' own cost views, `client_metrics` has more.
+
 The first values are sent at once, so that counters begin at 0: what a counter already had when it was first sent is
 in no increase of it.
 """
@@ -129,9 +131,7 @@ def publish_calls(logger: Recorder, meter_provider: MeterProvider) -> None:
         meter.create_observable_counter(f"llm.calls.{name}", one(name), "{call}", words)
     meter.create_observable_gauge("llm.calls.missing", one("missing"), "{call}", "Calls that left no record")
     ready = _while_alive(logger, lambda living: [Observation(int(living.problem is None))])
-    meter.create_observable_gauge(
-        "llm.recorder.ready", [ready], "{process}", "1 while calls can be recorded, 0 while not"
-    )
+    meter.create_observable_gauge("llm.recorder.ready", [ready], "{process}", "1 while calls can be recorded")
 
 
 def publish_budgets(gate: Gate, writer: LedgerWriter, meter_provider: MeterProvider) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -15,10 +16,14 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 
 from otel_cost_logger.durable import DurableSpanProcessor
 from otel_cost_logger.ledger import drain
+from otel_cost_logger.otlp.channel import CHANNEL_OPTIONS
+from otel_cost_logger.provider import _exporter
+from otel_cost_logger.settings import Settings
 from workbook.paths import BUILD_VARIABLE
 from workbook.ports import free_port
 from workbook.services import Receiver
 
+REAL_LONGEST_PAUSE = drain._LONGEST_PAUSE_SECONDS
 Make = Callable[..., DurableSpanProcessor]
 
 
@@ -175,3 +180,23 @@ def test_shutdown_is_bounded_and_leaves_the_rest(
         assert time.monotonic() - began < answer_seconds
     with sqlite3.connect(ledger) as connection:
         assert connection.execute("SELECT count(*) FROM outbox").fetchone() == (50,)
+
+
+def test_a_grpc_collector_that_is_back_is_found_within_a_few_attempts(
+    durable: Make, make_spans: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of itself gRPC waits ever longer between two attempts to connect, and fails every request meanwhile."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+    assert dict(CHANNEL_OPTIONS)["grpc.max_reconnect_backoff_ms"] <= 1000 * REAL_LONGEST_PAUSE
+    scaled = tuple((name, 100) for name, _ in CHANNEL_OPTIONS)
+    monkeypatch.setattr("otel_cost_logger.provider.CHANNEL_OPTIONS", scaled)
+    processor = durable(_exporter("otlp", Settings(exporters=("otlp",))))
+    processor.on_end(*make_spans(1))
+    eventually(lambda: processor.counts.failures >= 8, "the collector is missed")
+    with Receiver(grpc_port=port):
+        failures = processor.counts.failures
+        eventually(lambda: processor.counts.exported == 1, "it is found")
+        assert processor.counts.failures - failures <= 4

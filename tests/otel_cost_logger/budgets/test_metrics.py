@@ -29,9 +29,7 @@ def test_budgets_as_metrics(writer: LedgerWriter, write_record: Any) -> None:
     with pytest.raises(BudgetExceeded):
         asyncio.run(gate.admit(writer, CallInFlight("c", "acme", "m", None, 1), gate.budgets_of("acme", None, None)))
     assert calls_and_left(reader) == {
-        "llm.budget.calls": [
-            ({"llm.tenant_id": "acme", "state": state}, int(state == "exceeded")) for state in STATES
-        ],
+        "llm.budget.calls": [({"llm.tenant_id": "acme", "state": state}, int(state == "exceeded")) for state in STATES],
         "llm.budget.remaining": [({"llm.tenant_id": "acme", "period": "day"}, -1.0)],
     }
 
