@@ -47,7 +47,7 @@ class ClientMetrics:
         }
         attributes = {name: value for name, value in named.items() if value is not None}
         failed = {} if record.error_type is None else {"error.type": record.error_type}
-        self._duration.record(record.duration_ms / 1e3, attributes | failed)
+        self._duration.record(record.duration_ms / 1e3, {**attributes, **failed})
         if record.usage_source != USAGE_NONE:
             self._usage.record(record.prompt_tokens, attributes | {"gen_ai.token.type": "input"})
             self._usage.record(record.completion_tokens, attributes | {"gen_ai.token.type": "output"})
