@@ -3,7 +3,8 @@
 The documentation of the schema is generated from here, so it cannot drift from what is emitted. The ``llm.*``
 names come first; where the OpenTelemetry GenAI conventions have a name for the same fact it is emitted too.
 Those conventions are in Development and have no tagged release; the names are those of August 2026. No cost
-name is adopted there yet, and ``gen_ai.usage.cost`` may become a namespace, so it is not used as a leaf.
+name is adopted there yet, and ``gen_ai.usage.cost`` may become a namespace, so it is no part of the table. Some
+backends have cost views of their own that read it: `COST_VIEWS` are for these, where the operator asks for them.
 """
 
 from __future__ import annotations
@@ -134,17 +135,32 @@ SCHEMA: tuple[Attribute, ...] = (
 )
 
 
+COST_VIEWS: tuple[Attribute, ...] = (
+    _row("gen_ai.usage.cost", "cost_usd", "float", "As llm.cost_usd; Langfuse takes it for the cost", "USD"),
+    _row("llm.cost.total", "cost_usd", "float", "As llm.cost_usd; OpenInference's name, for Arize AX", "USD"),
+    _row("gen_ai.server.ttft", "time_to_first_token_ms", "float", "As llm.time_to_first_token_ms; SigNoz", "s", 1e-3),
+)
+
 _NAMES = tuple(row.name for row in SCHEMA)
 _SCALES = {row.name: row.scale for row in SCHEMA if row.scale is not None}
 _values_of = attrgetter(*(row.field for row in SCHEMA))
 
 
-def attributes_of(record: CallRecord) -> dict[str, AttributeValue]:
-    """The attributes of ``record``'s span, by name; a field that is None has none."""
+def attributes_of(record: CallRecord, *, cost_views: bool = False) -> dict[str, AttributeValue]:
+    """The attributes of ``record``'s span, by name, with ``cost_views`` those for backends' own views too. A field that
+    is None has none, and what nobody has priced costs nothing known: a backend must not take it for free."""
     attributes = {name: value for name, value in zip(_NAMES, _values_of(record), strict=True) if value is not None}
     for name, scale in _SCALES.items():
         if name in attributes:
             attributes[name] *= scale
+    if not cost_views:
+        return attributes
+    from otel_cost_logger.pricing import UNPRICED  # LiteLLM is loaded with it, and must not be to read a ledger
+
+    for row in COST_VIEWS:
+        value = getattr(record, row.field)
+        if value is not None and not (row.field == "cost_usd" and record.cost_source == UNPRICED):
+            attributes[row.name] = value * (row.scale or 1.0)
     return attributes
 
 

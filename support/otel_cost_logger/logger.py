@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from otel_cost_logger.budgets.enforcement import Enforcement
 from otel_cost_logger.budgets.gate import with_remaining
 from otel_cost_logger.budgets.manager import ManagedBudgets
 from otel_cost_logger.caller_fields import NotAllowed, remove_operators_fields
+from otel_cost_logger.client_metrics import ClientMetrics
 from otel_cost_logger.expected import Expected
 from otel_cost_logger.garbage_collection import guard
 from otel_cost_logger.inflight import InFlight
@@ -32,7 +34,7 @@ from otel_cost_logger.keys.file import KEYS_FILE_VARIABLE
 from otel_cost_logger.keys.ring import key_ring
 from otel_cost_logger.last_good import LastGood
 from otel_cost_logger.ledger.file import LedgerError
-from otel_cost_logger.metrics import publish_budgets, publish_calls
+from otel_cost_logger.metrics import publish_budgets, publish_calls, send_first
 from otel_cost_logger.once import PendingFailures, Seen
 from otel_cost_logger.prices.book import PriceBook
 from otel_cost_logger.prices.reading import PriceBookError, read_book
@@ -114,6 +116,7 @@ class OtelCostLogger(CustomLogger):
         self._lost_in_a_row, self._last_loss = 0, 0.0
         self._exit_handler_registered = False
         self._measured_by: TracerProvider | None = None
+        self._client_metrics: ClientMetrics | None = None
         if behind_proxy():
             self._require_files()
 
@@ -300,16 +303,18 @@ class OtelCostLogger(CustomLogger):
             return
         if self._managed is not None and (left := self._managed.charge(record)) is not None:
             record = with_remaining(record, left)
-        if self._budgets is None:
-            emit_span(self._provider(), record, genai=self._settings.genai_spans)
-        else:
-            with self._budgets.settled(self._durable(), record) as settled:
-                emit_span(self._provider(), settled, genai=self._settings.genai_spans)
+        with (
+            nullcontext(record) if self._budgets is None else self._budgets.settled(self._durable(), record) as settled
+        ):
+            genai, cost_views = self._settings.genai_spans, self._settings.cost_views
+            emit_span(self._provider(), settled, genai=genai, cost_views=cost_views)
         self._expected.recorded(record.call_id)
         self._lost_in_a_row = 0
         self._count("recorded")
         if record.cost_source == UNPRICED:
             self._count("unpriced")
+        if self._client_metrics is not None:
+            self._client_metrics.record(record)
 
     def _provider(self) -> TracerProvider:
         provider = self._tracer_provider or get_tracer_provider(self._settings)
@@ -319,6 +324,9 @@ class OtelCostLogger(CustomLogger):
                 publish_calls(self, provider.meter_provider)
                 if self._budgets is not None and provider.durable is not None:
                     publish_budgets(self._budgets.gate, provider.durable.writer, provider.meter_provider)
+                if self._settings.cost_views:
+                    self._client_metrics = ClientMetrics(provider.meter_provider)
+                send_first(provider.meter_provider)
         return provider
 
     def _guarded(self, action: Callable[[], None]) -> None:

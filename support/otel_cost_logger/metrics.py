@@ -2,31 +2,39 @@
 
 Of this process's calls, by the proxy's own hooks:
 
-- ``llm.calls.seen`` (counter): noticed before they were dispatched.
+- ``llm.calls.seen`` (counter): noticed when they came in, also those that were refused then.
 - ``llm.calls.recorded`` (counter): records written, also of calls that were rejected before they could be noticed.
 - ``llm.calls.dropped`` (counter): records lost with an exception.
 - ``llm.calls.unpriced`` (counter): records of calls that used tokens and that nobody had a price for.
 - ``llm.calls.missing`` (gauge): calls that were seen, have ended and left no record. Above 0 is an alarm.
 - ``llm.recorder.ready`` (gauge): 1 while calls can be recorded, 0 while not (the readiness probe fails). An alarm.
 
-Of budgets (see `budgets`), by ``llm.tenant_id``:
+Of budgets (see `budgets`), by ``llm.tenant_id``, and there from the tenant's first call on at the latest:
 
 - ``llm.budget.calls`` (counter) by ``state``: exceeded and reserved were refused with 429, unknown with 503,
   unchecked were admitted although the ledger could not be asked.
 - ``llm.budget.remaining`` (gauge, in US dollars) by ``period`` and, for a key's own, ``llm.key_alias``.
 
-Of the ledger, by ``llm.ledger.file``; what a process does is its own, what is in the file every worker reports:
+Of the ledger, by ``host.name`` and ``llm.ledger.file``; what a process does is its own, what is in the file every
+worker reports:
 
 - ``llm.ledger.spans`` (counter) by ``state``: written, lost (in no file: an alarm), exported, dead, pruned.
 - ``llm.ledger.failures`` (counter): exports that were put off.
 - ``llm.ledger.waiting`` (gauge): spans that wait in memory for a file that can be written.
 - ``llm.ledger.pending`` (gauge, of the file): spans that no collector has confirmed.
 - ``llm.ledger.lost_calls`` (gauge, of the file): calls whose process has ended without a record of them. An alarm.
+
+Where the operator asks for backends' own cost views, `client_metrics` has more.
+
+The first values are sent at once, so that counters begin at 0: what a counter already had when it was first sent is
+in no increase of it.
 """
 
 from __future__ import annotations
 
 import os
+import socket
+import threading
 import uuid
 import weakref
 from collections.abc import Callable, Iterable
@@ -37,9 +45,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter_provider
 from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricsData, PeriodicExportingMetricReader
-from opentelemetry.sdk.resources import PROCESS_PID, SERVICE_INSTANCE_ID, Resource
+from opentelemetry.sdk.resources import HOST_NAME, PROCESS_PID, SERVICE_INSTANCE_ID, Resource
 
 from otel_cost_logger.identity import SCOPE
+from otel_cost_logger.otlp.channel import CHANNEL_OPTIONS
 from otel_cost_logger.settings import GRPC
 
 if TYPE_CHECKING:
@@ -72,7 +81,8 @@ class LedgerFile(Counted, Protocol):
 def publish_ledger(processor: LedgerFile, meter_provider: MeterProvider | None = None) -> None:
     """Show the counters of ``processor``, as long as it lives. The meter provider defaults to the global one."""
     meter = (meter_provider or get_meter_provider()).get_meter(SCOPE)
-    path = {"llm.ledger.file": str(processor.path)}
+    # The host is a resource's attribute by right, but Prometheus keeps those apart from the series.
+    path = {HOST_NAME: socket.gethostname(), "llm.ledger.file": str(processor.path)}
 
     def spans(living: LedgerFile) -> Iterable[Observation]:
         counts = living.counts
@@ -113,7 +123,7 @@ def publish_calls(logger: Recorder, meter_provider: MeterProvider) -> None:
         return [_while_alive(logger, lambda living: [Observation(getattr(living.counts, name))])]
 
     for name, words in (
-        ("seen", "Calls noticed before they were dispatched"),
+        ("seen", "Calls noticed when they came in"),
         ("recorded", "Records written"),
         ("dropped", "Records lost with an exception"),
         ("unpriced", "Records of calls that nobody had a price for"),
@@ -121,7 +131,7 @@ def publish_calls(logger: Recorder, meter_provider: MeterProvider) -> None:
         meter.create_observable_counter(f"llm.calls.{name}", one(name), "{call}", words)
     meter.create_observable_gauge("llm.calls.missing", one("missing"), "{call}", "Calls that left no record")
     ready = _while_alive(logger, lambda living: [Observation(int(living.problem is None))])
-    meter.create_observable_gauge("llm.recorder.ready", [ready], "1", "1 while calls can be recorded, 0 while not")
+    meter.create_observable_gauge("llm.recorder.ready", [ready], "{process}", "1 while calls can be recorded")
 
 
 def publish_budgets(gate: Gate, writer: LedgerWriter, meter_provider: MeterProvider) -> None:
@@ -133,8 +143,8 @@ def publish_budgets(gate: Gate, writer: LedgerWriter, meter_provider: MeterProvi
         states = asdict(living.counts).items()
         return [
             Observation(number, {"llm.tenant_id": tenant, "state": state})
-            for state, tenants in states
-            for tenant, number in tenants.items()
+            for state, numbers in states
+            for tenant, number in {**dict.fromkeys(living.tenants, 0), **numbers}.items()
         ]
 
     def remaining(living: Gate) -> Iterable[Observation]:
@@ -152,6 +162,11 @@ def publish_budgets(gate: Gate, writer: LedgerWriter, meter_provider: MeterProvi
     meter.create_observable_gauge(
         "llm.budget.remaining", [_while_alive(gate, remaining)], "{USD}", "What records leave of a budget"
     )
+
+
+def send_first(meter_provider: SdkMeterProvider) -> None:
+    """Send what the instruments show now, before the first interval is over. Waits for nobody."""
+    threading.Thread(target=meter_provider.force_flush, name="first-metrics", daemon=True).start()
 
 
 def build_meter_provider(protocol: str, resource: Resource) -> SdkMeterProvider:
@@ -187,7 +202,7 @@ def _exporter(protocol: str) -> MetricExporter:
     if protocol == GRPC:
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcExporter
 
-        return GrpcExporter()
+        return GrpcExporter(channel_options=CHANNEL_OPTIONS)
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpExporter
 
     return HttpExporter()

@@ -23,6 +23,7 @@ from opentelemetry.sdk.trace.export import (
 )
 
 from otel_cost_logger.identity import plugin_version
+from otel_cost_logger.otlp.channel import CHANNEL_OPTIONS
 from otel_cost_logger.settings import BATCH, CONSOLE, DURABLE, GRPC, OTLP, SIMPLE, Ledger, Settings
 from otel_cost_logger.termination import FlushOnTermination
 
@@ -128,7 +129,7 @@ def _exporter(name: str, settings: Settings) -> SpanExporter:
     if settings.protocol == GRPC:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 
-        return GrpcExporter()
+        return GrpcExporter(channel_options=CHANNEL_OPTIONS)
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 
     return HttpExporter()

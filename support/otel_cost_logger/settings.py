@@ -37,6 +37,7 @@ BUDGETS_FILE = "OTEL_COST_LOGGER_BUDGETS_FILE"
 _BUDGETS_ON_ERROR = "OTEL_COST_LOGGER_BUDGETS_ON_ERROR"
 _PROCESSOR = "OTEL_COST_LOGGER_PROCESSOR"
 _ERROR_MESSAGES = "OTEL_COST_LOGGER_ERROR_MESSAGES"
+_COST_VIEWS = "OTEL_COST_LOGGER_COST_VIEWS"
 _METRICS_EXPORTER = "OTEL_METRICS_EXPORTER"
 _METRIC_INTERVAL = "OTEL_METRIC_EXPORT_INTERVAL"
 _TRACE_CONTEXT = "tracecontext"
@@ -83,6 +84,12 @@ VARIABLES = (
         REFUSE,
     ),
     Variable(_ERROR_MESSAGES, "`true` keeps the text of errors, which may quote a prompt", "false"),
+    Variable(
+        _COST_VIEWS,
+        "`true` fills the cost views that backends have themselves: three attributes more, see `attributes`, and, with "
+        f"`{_METRICS_EXPORTER}=otlp`, the client metrics of the GenAI conventions",
+        "false",
+    ),
     Variable(_METRICS_EXPORTER, "`otlp` sends the plugin's own metrics, see `metrics`", NONE),
     Variable(_METRIC_INTERVAL, "milliseconds between them", "60000"),
     Variable("OTEL_PROPAGATORS", "without `tracecontext` in it, the engine is not told the trace context of a call"),
@@ -110,8 +117,8 @@ class Settings:
     the engine is told the cost span's trace context. ``ledger`` describes the file of the durable processor, and is
     there if and only if that one is chosen. ``metrics_protocol`` is the OTLP protocol of the plugin's own metrics; None
     sends none. ``budgets_file`` says what tenants may spend; a call whose budget the ledger cannot tell is met with
-    ``budgets_on_error``, ``refuse`` or ``admit``. ``prices_file`` is the price book and ``keys_file`` holds the
-    tenants' keys, where there are any.
+    ``budgets_on_error``, ``refuse`` or ``admit``. ``cost_views`` fills those of backends. ``prices_file`` is the price
+    book and ``keys_file`` holds the tenants' keys, where there are any.
     """
 
     exporters: tuple[str, ...] = (CONSOLE,)
@@ -119,6 +126,7 @@ class Settings:
     processor: str | None = None
     genai_spans: bool = False
     error_messages: bool = False
+    cost_views: bool = False
     propagate: bool = True
     ledger: Ledger | None = None
     metrics_protocol: str | None = None
@@ -154,13 +162,13 @@ class Settings:
         opt_in = {value.strip() for value in env.get("OTEL_SEMCONV_STABILITY_OPT_IN", "").split(",")}
         prices_file = env.get(PRICES_FILE, "").strip()
         keys_file = env.get(KEYS_FILE_VARIABLE, "").strip()
-        messages = (env.get(_ERROR_MESSAGES) or "false").lower()
         return cls(
             exporters=tuple(name for name in dict.fromkeys(names or [CONSOLE]) if name != NONE),
             protocol=_check("OTEL_EXPORTER_OTLP_PROTOCOL", protocol, (GRPC, HTTP_PROTOBUF)),
             processor=processor,
             genai_spans=_GENAI_OPT_IN in opt_in,
-            error_messages=_check(_ERROR_MESSAGES, messages, ("true", "false")) == "true",
+            error_messages=_is_true(env, _ERROR_MESSAGES),
+            cost_views=_is_true(env, _COST_VIEWS),
             propagate=_TRACE_CONTEXT in propagators,
             ledger=ledger,
             metrics_protocol=_metrics_protocol(env),
@@ -177,6 +185,10 @@ def _refuse_unknown(env: Mapping[str, str]) -> None:
         if name.startswith(_PREFIX) and name not in known and not _SET_BY_KUBERNETES.match(name):
             nearest = f"{name}_FILE" if f"{name}_FILE" in known else get_close_matches(name, known, 1, cutoff=0)[0]
             raise SettingsError(f"{name} is not a setting; did you mean {nearest}? Rename it or unset it")
+
+
+def _is_true(env: Mapping[str, str], variable: str) -> bool:
+    return _check(variable, (env.get(variable) or "false").lower(), ("true", "false")) == "true"
 
 
 def _metrics_protocol(env: Mapping[str, str]) -> str | None:

@@ -25,22 +25,24 @@ _SAMPLED = TraceFlags(TraceFlags.SAMPLED)  # a record that pays for something is
 _SAMPLED_AND_RANDOM = TraceFlags(TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID)
 
 
-def emit_span(provider: TracerProvider, record: CallRecord, *, genai: bool) -> None:
+def emit_span(provider: TracerProvider, record: CallRecord, *, genai: bool, cost_views: bool = False) -> None:
     """Give ``record`` as one finished span to the processors of ``provider``; see `finished_span`.
 
     They get it with ``on_end``; there is no moment at which it has started and not ended. Raises what they raise.
     """
     # What a span of the SDK does in its end(); there is no public way in.
-    provider._active_span_processor.on_end(finished_span(provider, record, genai=genai))
+    provider._active_span_processor.on_end(finished_span(provider, record, genai=genai, cost_views=cost_views))
 
 
-def finished_span(provider: TracerProvider, record: CallRecord, *, genai: bool) -> ReadableSpan:
+def finished_span(
+    provider: TracerProvider, record: CallRecord, *, genai: bool, cost_views: bool = False
+) -> ReadableSpan:
     """The span of ``record``, with the resource and the id generator of ``provider``.
 
     It begins and ends when the call did, not now. It is a child of the request's own trace context where one came with
     the request, and a root span otherwise: whatever span is active in this process is somebody else's. Its ids are
     those that the engine was told, where it was told any. ``genai`` gives it the name and kind of the OpenTelemetry
-    GenAI conventions.
+    GenAI conventions, ``cost_views`` the attributes that backends' own cost views read.
     """
     parent = parent_of(record.traceparent)
     planned = record.planned if record.planned is not None and record.planned.take() else None
@@ -60,7 +62,7 @@ def finished_span(provider: TracerProvider, record: CallRecord, *, genai: bool) 
         ),
         parent=parent,
         resource=provider.resource,
-        attributes=attributes_of(record),
+        attributes=attributes_of(record, cost_views=cost_views),
         kind=SpanKind.CLIENT if genai else SpanKind.INTERNAL,
         status=Status(StatusCode.ERROR, record.error) if record.outcome == FAILURE else _UNSET,
         start_time=record.start_ns,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from otel_cost_logger.attributes import SCHEMA, attributes_of, schema_markdown
+from otel_cost_logger.attributes import COST_VIEWS, SCHEMA, attributes_of, schema_markdown
 from otel_cost_logger.record import CallRecord, build_record
 
 TUTORIAL = {
@@ -63,3 +63,24 @@ def test_the_documentation_is_generated_from_the_table() -> None:
     text = schema_markdown()
     assert all(f"`{row.name}`" in text for row in SCHEMA)
     assert len(text.splitlines()) == len(SCHEMA) + 2
+
+
+def test_cost_views_of_backends_are_filled_where_asked_for(make_call: Any) -> None:
+    record = build_record(make_call({"stream": True}), None, None, None, failed=False, behind_proxy=True)
+    usual, more = attributes_of(record), attributes_of(record, cost_views=True)
+    added = {name: value for name, value in more.items() if name not in usual}
+    assert added == {
+        "gen_ai.usage.cost": record.cost_usd,
+        "llm.cost.total": record.cost_usd,
+        "gen_ai.server.ttft": 0.25,
+    }
+    assert usual.items() <= more.items()
+    assert set(added) == {row.name for row in COST_VIEWS}
+
+
+def test_what_nobody_has_priced_is_not_free_in_a_cost_view(make_call: Any) -> None:
+    call = make_call(response_cost=0.0)
+    call["litellm_params"]["metadata"].pop("model_info")
+    record = build_record(call, None, None, None, failed=False, behind_proxy=True)
+    assert record.cost_source == "unpriced"
+    assert {"gen_ai.usage.cost", "llm.cost.total"}.isdisjoint(attributes_of(record, cost_views=True))

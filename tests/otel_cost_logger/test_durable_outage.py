@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socketserver
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,10 +17,14 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 
 from otel_cost_logger.durable import DurableSpanProcessor
 from otel_cost_logger.ledger import drain
+from otel_cost_logger.otlp.channel import CHANNEL_OPTIONS
+from otel_cost_logger.provider import _exporter
+from otel_cost_logger.settings import Settings
 from workbook.paths import BUILD_VARIABLE
 from workbook.ports import free_port
 from workbook.services import Receiver
 
+REAL_LONGEST_PAUSE = drain._LONGEST_PAUSE_SECONDS
 Make = Callable[..., DurableSpanProcessor]
 
 
@@ -175,3 +181,28 @@ def test_shutdown_is_bounded_and_leaves_the_rest(
         assert time.monotonic() - began < answer_seconds
     with sqlite3.connect(ledger) as connection:
         assert connection.execute("SELECT count(*) FROM outbox").fetchone() == (50,)
+
+
+def test_a_grpc_collector_that_is_away_is_looked_for_at_nearly_every_attempt(
+    durable: Make, make_spans: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of itself gRPC waits ever longer between two attempts to connect, and fails every request meanwhile."""
+    assert dict(CHANNEL_OPTIONS)["grpc.max_reconnect_backoff_ms"] <= 1000 * REAL_LONGEST_PAUSE
+    connections = []
+
+    class Door(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            connections.append(self.client_address)  # and closed at once
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Door) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+        scaled = tuple((name, 100) for name, _ in CHANNEL_OPTIONS)
+        monkeypatch.setattr("otel_cost_logger.provider.CHANNEL_OPTIONS", scaled)
+        processor = durable(_exporter("otlp", Settings(exporters=("otlp",))))
+        processor.on_end(*make_spans(1))
+        eventually(lambda: processor.counts.failures >= 30, "the collector is missed")
+        server.shutdown()
+        thread.join()
+    assert len(connections) >= 15

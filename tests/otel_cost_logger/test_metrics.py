@@ -63,9 +63,10 @@ def test_a_lost_record_is_seen_in_the_metrics(
 
     asyncio.run(serve())
     provider.shutdown()
-    counted = {name: values(otlp_server, f"llm.calls.{name}") for name in ("seen", "recorded", "dropped", "missing")}
-    assert counted == {"seen": [2], "recorded": [1], "dropped": [1], "missing": [1]}
-    assert values(otlp_server, "llm.ledger.lost_calls") == [1]
+    names = ("seen", "recorded", "dropped", "missing")
+    counted = {name: values(otlp_server, f"llm.calls.{name}")[-1] for name in names}
+    assert counted == {"seen": 2, "recorded": 1, "dropped": 1, "missing": 1}
+    assert values(otlp_server, "llm.ledger.lost_calls")[-1] == 1
     states = {point["state"]: value for point, value in otlp_server.points("llm.ledger.spans")}
     assert states == {"written": 1, "lost": 0, "exported": 0, "dead": 0, "pruned": 0}
 
@@ -81,7 +82,7 @@ def test_an_unpriced_call_is_seen_in_the_metrics(
         logger.log_success_event(kwargs=call, response_obj=None, start_time=None, end_time=None)
     assert (logger.counts.recorded, logger.counts.unpriced) == (3, 2)
     provider.shutdown()
-    assert values(otlp_server, "llm.calls.unpriced") == [2]
+    assert values(otlp_server, "llm.calls.unpriced")[-1] == 2
 
 
 def test_the_meter_provider_is_private_and_there_only_when_asked_for(tmp_path: Path, metrics_environment: None) -> None:
@@ -136,6 +137,8 @@ def test_a_backlog_behind_the_real_proxy_is_seen_while_the_collector_refuses_spa
         with running.http("tenant-acme") as client:
             for _ in range(3):
                 assert client.post("/v1/chat/completions", json=body).status_code == httpx.codes.OK
+        for name in ("llm.calls.seen", "llm.calls.recorded", "llm.ledger.failures"):
+            assert values(otlp_server, name)[0] == 0, name  # an increase is seen of what began at 0 only
         eventually(lambda: 3 in values(otlp_server, "llm.ledger.pending"), "three spans are seen to wait")
         eventually(lambda: max(values(otlp_server, "llm.ledger.failures")) > 0, "and why")
         assert values(otlp_server, "llm.calls.seen")[-1] == 3

@@ -79,7 +79,14 @@ class Gate:
         self._alone = _Alone()
         self._keys: dict[tuple[str, str], tuple[Budget, ...]] = {}  # a record names its key by alias only
         self._counters: dict[str, Counter[str]] = {name: Counter() for name in GateCounts.__slots__}
+        self._met: set[str] = set()
         self._blind = False
+
+    @property
+    def tenants(self) -> set[str]:
+        """Those whose calls are counted: who is named in the file, and who has made a call."""
+        book = self._book()
+        return self._met | set(book.tenants if book else ())
 
     @property
     def counts(self) -> GateCounts:
@@ -109,6 +116,7 @@ class Gate:
         Raises `BudgetExceeded`, `BudgetReserved` or `BudgetUnknown` (see `refusal`), and nothing else.
         """
         began = time.monotonic()
+        self._met.add(call.tenant_id)
         async with self._turns.turn((call.tenant_id, call.key_alias)):
             while True:
                 admitted, found = self._asked(writer, call, budgets, leaves_record)

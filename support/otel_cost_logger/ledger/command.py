@@ -19,7 +19,7 @@ from otel_cost_logger.ledger import focus, maintenance
 from otel_cost_logger.ledger.file import LedgerError, identity, open_for_reading
 from otel_cost_logger.ledger.formats import write_csv, write_json_lines, write_parquet
 from otel_cost_logger.ledger.reading import Status, Window, count, moment, status, usd
-from otel_cost_logger.ledger.replay import exporter_to, replay
+from otel_cost_logger.ledger.replay import exporter_to, replay, warning_of_age
 from otel_cost_logger.ledger.write_ahead_log import log_of, size
 from otel_cost_logger.ledger.writer import LedgerWriter
 from otel_cost_logger.moments import moment_ns
@@ -204,6 +204,8 @@ def _replay(path: Path, arguments: argparse.Namespace) -> int:
     file = identity(path)
     with closing(open_for_reading(path)) as connection:
         chosen = count(connection, window, dead=arguments.dead)
+        if warning := warning_of_age(connection, window):
+            print(warning, file=sys.stderr)
         try:
             done = replay(connection, window, sender, dead=arguments.dead)
         finally:

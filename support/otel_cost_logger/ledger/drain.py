@@ -32,7 +32,7 @@ from otel_cost_logger.otlp.sending import Sender, deliver, sift
 _MAX_REQUEST_BYTES = 3_500_000  # gRPC servers take 4 MiB unless told otherwise
 _FIRST_PAUSE_SECONDS = 0.5
 _MISDIRECTED_PAUSE_SECONDS = 5.0
-_LONGEST_PAUSE_SECONDS = 30.0
+_LONGEST_PAUSE_SECONDS = 10.0  # how soon a collector that is back is found
 _LONGEST_ASKED_SECONDS = 3600.0  # of what a collector may ask for with Retry-After
 _PRUNE_STEPS = 5  # at a time
 _PRUNE_EVERY_SECONDS = 60.0

@@ -12,12 +12,14 @@ from opentelemetry.sdk.trace.export import SpanExporter
 from otel_cost_logger.ledger.file import LedgerError
 from otel_cost_logger.ledger.reading import Window, payloads
 from otel_cost_logger.otlp.answers import Accepted, Refused
+from otel_cost_logger.otlp.channel import CHANNEL_OPTIONS
 from otel_cost_logger.otlp.decoding import Payload
 from otel_cost_logger.otlp.sending import Sender, deliver
 from otel_cost_logger.settings import GRPC
 
 _ATTEMPTS = 6
 _LONGEST_PAUSE_SECONDS = 60.0
+_REACH_DAYS = 14  # of the Tempo in support/deploy
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,26 @@ def exporter_to(url: str, protocol: str) -> SpanExporter:
     if protocol == GRPC:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 
-        return GrpcExporter(url)
+        return GrpcExporter(url, channel_options=CHANNEL_OPTIONS)
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 
     path = parts.path if parts.path.strip("/") else "/v1/traces"
     return HttpExporter(urlunsplit(parts._replace(path=path)))
+
+
+def warning_of_age(connection: sqlite3.Connection, window: Window) -> str | None:
+    """What to know before spans of ``window`` go to a backend that does not look back far enough; None where all are
+    younger than that."""
+    condition, values = window.condition()
+    (oldest,) = connection.execute(f"SELECT min(s.end_ns) FROM spans s WHERE {condition}", values).fetchone()
+    days = 0 if oldest is None else (time.time_ns() - oldest) // (86_400 * 10**9)
+    if days < _REACH_DAYS:
+        return None
+    return (
+        f"warning: the oldest span is {days} days old. A backend confirms also what it never finds again: Tempo, as "
+        f"support/deploy sets it up, what is older than {_REACH_DAYS} days (block_retention and both "
+        "ingestion_time_range_slack in tempo.yaml). Compare a sum there with the ledger's"
+    )
 
 
 def replay(
