@@ -144,7 +144,7 @@ def test_an_answer_that_does_not_come_in_time_is_no_success(
         processor.on_end(span)
     assert processor.force_flush()
     assert processor.counts.failures >= 1
-    eventually(lambda: len(collector.ids()) == 20, "the one that was too late is there too")
+    eventually(lambda: len(collector.ids()) >= 20, "the one that was too late is there too")
     assert set(collector.ids()) == set(ids_of(spans))
 
 

@@ -165,7 +165,7 @@ def test_two_workers_share_one_ledger(
             launch(proxy, [*command, "--run_gunicorn"], *rest)
 
         monkeypatch.setattr(Proxy, "_launch", launch_gunicorn)
-    with stack(f"workers-{server}", processor="durable", env={"NUM_WORKERS": "2"}) as running:
+    with stack(f"workers-{server}", processor="durable", workers=2) as running:
         ledger, workers, asked = running.durable_ledger, "SELECT count(DISTINCT process) FROM spans", 0
         while asked == 0 or (rows(ledger, workers) < [(2,)] and asked < 400):  # who answers is the kernel's choice
             ask_often(running, 20)

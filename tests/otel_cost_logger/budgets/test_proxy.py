@@ -65,15 +65,15 @@ class Running:
 def start(folder: Path, workers: int) -> Iterator[Running]:
     budgets = folder / "budgets.yaml"
     budgets.write_text("tenants: {nobody: {day: 1}}\n")
-    env = {
-        "OTEL_COST_LOGGER_BUDGETS_FILE": str(budgets),
-        "NUM_WORKERS": str(workers),
-        "TIMEOUT_WORKER_HEALTHCHECK": "60",  # a worker imports for longer than uvicorn's 5 s on a busy machine
+    options: dict[str, Any] = {
+        "env": {"OTEL_COST_LOGGER_BUDGETS_FILE": str(budgets)},
+        "tenants": TENANTS,
+        "mock_args": ["--enable-faults", "--tpot-ms", "1"],
+        "workers": workers,
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(BUILD_VARIABLE, str(folder))
-        mock_args = ["--enable-faults", "--tpot-ms", "1"]
-        with stack(f"budgets-{workers}", processor="durable", env=env, tenants=TENANTS, mock_args=mock_args) as started:
+        with stack(f"budgets-{workers}", processor="durable", **options) as started:
             yield Running(started, budgets)
 
 
