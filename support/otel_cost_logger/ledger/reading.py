@@ -156,12 +156,12 @@ def calls_without_record(connection: sqlite3.Connection) -> tuple[int, int]:
     limit = time.time_ns() - LOST_AFTER_NS
     in_flight = lost = 0
     found = connection.execute(
-        "SELECT p.pid, p.pid_started, p.host, p.ended_ns, count(*), sum(c.began_ns < ?) FROM calls_in_flight c "
+        "SELECT c.process, p.pid, p.pid_started, p.ended_ns, count(*), sum(c.began_ns < ?) FROM calls_in_flight c "
         "LEFT JOIN processes p ON p.id = c.process GROUP BY c.process",
         (limit,),
     )
     for *process, calls, old in found:
-        gone = is_gone(*process)
+        gone = is_gone(connection, *process)
         lost += calls if gone else old
         in_flight += 0 if gone else calls - old
     return in_flight, lost

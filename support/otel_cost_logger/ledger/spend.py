@@ -98,11 +98,11 @@ def reserved(connection: sqlite3.Connection, tenant_id: str) -> dict[str, Reserv
     found: dict[str, Reserved] = {}
     for alias, calls, nano_usd, *process in connection.execute(
         "SELECT coalesce(c.key_alias, ''), count(*), sum(c.reserved_nano_usd), "
-        "p.pid, p.pid_started, p.host, p.ended_ns FROM calls_in_flight c LEFT JOIN processes p ON p.id = c.process "
+        "c.process, p.pid, p.pid_started, p.ended_ns FROM calls_in_flight c LEFT JOIN processes p ON p.id = c.process "
         "WHERE c.tenant_id = ? AND c.reserved_nano_usd > 0 AND c.began_ns > ? GROUP BY c.process, c.key_alias",
         (tenant_id, time.time_ns() - LOST_AFTER_NS),
     ):
-        if not is_gone(*process):
+        if not is_gone(connection, *process):
             before = found.get(alias, Reserved())
             found[alias] = Reserved(before.calls + calls, before.nano_usd + nano_usd)
     return found

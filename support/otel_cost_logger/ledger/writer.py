@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 import sqlite3
 import threading
@@ -29,7 +30,7 @@ from otel_cost_logger.ledger.file import (
     open_for_writing,
 )
 from otel_cost_logger.ledger.group_commit import GroupCommit
-from otel_cost_logger.ledger.processes import this_process
+from otel_cost_logger.ledger.processes import Presence
 from otel_cost_logger.ledger.reading import LOST_AFTER_NS
 from otel_cost_logger.ledger.schema import COLUMNS, INSERT_SPAN
 from otel_cost_logger.ledger.stored_span import StoredSpan
@@ -87,13 +88,14 @@ class LedgerWriter:
         self._process: tuple[FileIdentity | None, int] | None = None  # which file, and this process's id in it
         self._scopes: set[int] = set()
         self._forsaken: list[tuple[sqlite3.Connection, int]] = []
+        self._presence = Presence()
         self._forget()
 
     def _forget(self) -> None:
         self._lock = threading.RLock()  # of the file
         self._memory = threading.Lock()  # of what waits for it: held for a moment only
         self._backlog: deque[StoredSpan] = deque()
-        self._who = (*this_process(), socket.gethostname())
+        self._who: tuple[int, int | None, str] = (os.getpid(), None, socket.gethostname())
         self._trouble: str | None = None
         self._written = self._lost = self._replaced = 0
         self._unwritten = self._unwritten_noted = 0  # spans that are in no file, lost or not
@@ -284,6 +286,7 @@ class LedgerWriter:
             if self._connection is not None:
                 empty(self._connection)  # SQLite does it for the last one alone, and a reader may be that
             self._disconnect()
+            self._presence.end()
 
     def before_fork(self) -> None:
         """No connection crosses a fork: SQLite's locks belong to the process that took them."""
@@ -298,6 +301,7 @@ class LedgerWriter:
     def after_fork_in_child(self) -> None:
         """Begin anew: what waits in memory is the parent's to write."""
         self._process = None
+        self._presence.end()
         self._forsaken.clear()
         self._forget()
 
@@ -358,9 +362,21 @@ class LedgerWriter:
         self._connection, self._identity = connection, identity(self._path)
         self._scopes.clear()
         if self._process is None or self._process[0] != self._identity:
-            id_ = connection.execute(_PROCESS_STARTED, (*self._who, time.time_ns())).lastrowid
-            self._process = (self._identity, id_ or 0)
+            self._process = (self._identity, self._registered(connection))
         return connection
+
+    def _registered(self, connection: sqlite3.Connection) -> int:
+        """The id of a new row of ``processes``, which nobody sees before its lock is held."""
+        pid, _, host = self._who
+        connection.execute("BEGIN IMMEDIATE")
+        id_ = connection.execute(_PROCESS_STARTED, (pid, None, host, time.time_ns())).lastrowid or 0
+        if self._presence.show(connection, id_):
+            self._who = (pid, None, host)
+        else:
+            self._who = (pid, 0, host)
+            connection.execute("UPDATE processes SET pid_started = 0 WHERE id = ?", (id_,))
+        connection.execute("COMMIT")
+        return id_
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

@@ -177,14 +177,6 @@ def test_what_a_process_that_is_gone_had_reserved_does_not_count(writer: LedgerW
     assert run(admit(gate, writer, call()))
 
 
-def test_another_process_under_the_same_id_is_another(writer: LedgerWriter, run: Run) -> None:
-    """In a container the proxy has the same process id after each restart."""
-    gate = gate_for({"t": {"day": 25}})
-    assert run(admit(gate, writer, call(bound=25)))
-    rows(writer, "UPDATE processes SET pid_started = pid_started - 1")
-    assert run(admit(gate, writer, call()))
-
-
 def test_a_record_releases_the_reservation_of_its_own_tenant(writer: LedgerWriter, write_record: Any, run: Run) -> None:
     """A caller may choose the id of somebody else's call."""
     gate = gate_for({"t": {"day": 25}, "thief": {"day": 25}})
