@@ -13,10 +13,11 @@ import os
 import signal
 import sys
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, requires
 from typing import TYPE_CHECKING, NoReturn
 
 from otel_cost_logger.asgi import Readiness, wrap_proxy
+from otel_cost_logger.identity import DISTRIBUTION, version_of
 
 if TYPE_CHECKING:
     from otel_cost_logger.logger import OtelCostLogger
@@ -70,18 +71,9 @@ def end_proxy(reason: str) -> NoReturn:
 
 
 def _cannot_be_loaded(error: Exception) -> str:
-    from otel_cost_logger.identity import DISTRIBUTION
-
-    have = ", ".join(f"{name} {_version(name)}" for name in _BESIDE)
+    have = ", ".join(f"{name} {version_of(name)}" for name in _BESIDE)
     try:
         needed = [text for text in requires(DISTRIBUTION) or () if text.startswith(_BESIDE) and "extra" not in text]
     except PackageNotFoundError:
         needed = []
     return f"the plugin cannot be loaded beside {have}: {error}; install {' and '.join(needed) or 'other versions'}"
-
-
-def _version(distribution: str) -> str:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return "(not installed)"
