@@ -65,7 +65,9 @@ class Call:
     @property
     def body(self) -> dict[str, Any]:
         """The request."""
-        text = {"prompt": self.prompt} if self.path == _TEXT else {"messages": [{"role": "user", "content": self.prompt}]}
+        text = (
+            {"prompt": self.prompt} if self.path == _TEXT else {"messages": [{"role": "user", "content": self.prompt}]}
+        )
         return {"model": MODEL, "user": "self-check-user", **text, **({"stream": True} if self.stream else {})}
 
     def expected(self, call_id: str, port: int, traceparent: str) -> dict[str, Any]:

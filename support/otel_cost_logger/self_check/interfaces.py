@@ -134,7 +134,9 @@ INTERFACES: tuple[Interface, ...] = (
     *_names(OPENTELEMETRY, "span", "opentelemetry.sdk.trace", "ReadableSpan"),
     *_names(OPENTELEMETRY, "span", "opentelemetry.trace", "TraceFlags.RANDOM_TRACE_ID"),
     *_names(OPENTELEMETRY, "span", "opentelemetry.sdk.trace.id_generator", "RandomIdGenerator().is_trace_id_random"),
-    *_names(OPENTELEMETRY, "metrics", "opentelemetry.sdk.metrics.export", "PeriodicExportingMetricReader._receive_metrics"),
+    *_names(
+        OPENTELEMETRY, "metrics", "opentelemetry.sdk.metrics.export", "PeriodicExportingMetricReader._receive_metrics"
+    ),
     *(
         row
         for name in ("_client._submit", "_client._compress", "_client._timeout", "_client._transport.close")
