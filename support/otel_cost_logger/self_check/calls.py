@@ -17,10 +17,13 @@ WRONG_KEY = "sk-self-check-wrong"
 TRACE_ID = "5e1fc4ec" * 4
 PARENT_ID = "5e1fc4ec" * 2
 TRACEPARENT = f"00-{TRACE_ID}-{PARENT_ID}-01"
+# US dollars: the key's budget is the tighter one.
+BUDGETS = {"max_budget": 1.0, "spend": 0.25, "team_max_budget": 2.0, "team_spend": 0.5}
 PRICES = {"input_cost_per_token": 2e-7, "output_cost_per_token": 6e-7, "cache_read_input_token_cost": 2e-8}
 
 _CHAT = "/v1/chat/completions"
 _TEXT = "/v1/completions"
+_MESSAGES = "/v1/messages"
 
 
 class Positive:
@@ -68,6 +71,8 @@ class Call:
         text = (
             {"prompt": self.prompt} if self.path == _TEXT else {"messages": [{"role": "user", "content": self.prompt}]}
         )
+        if self.path == _MESSAGES:
+            text["max_tokens"] = 10
         return {"model": MODEL, "user": "self-check-user", **text, **({"stream": True} if self.stream else {})}
 
     def expected(self, call_id: str, port: int, traceparent: str) -> dict[str, Any]:
@@ -84,6 +89,10 @@ def _cost(completion: int) -> int:
     return uncached * 200 + engine.CACHED_TOKENS * 20 + completion * 600
 
 
+def _left(nano_usd: int) -> float:
+    return BUDGETS["max_budget"] - BUDGETS["spend"] - nano_usd / 1e9
+
+
 def _tokens(completion: int) -> dict[str, Any]:
     return {
         "prompt_tokens": engine.PROMPT_TOKENS,
@@ -95,6 +104,7 @@ def _tokens(completion: int) -> dict[str, Any]:
         "cost_nano_usd": _cost(completion),
         "cost_usd": _cost(completion) / 1e9,
         "cost_source": "custom_price",
+        "budget_remaining_usd": _left(_cost(completion)),
     }
 
 
@@ -126,6 +136,7 @@ _NOT_ANSWERED: dict[str, Any] = {
     **dict.fromkeys(("cached_tokens", "reasoning_tokens", "price_version", "response_id", "finish_reasons")),
     **dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens", "cost_nano_usd"), 0),
     "cost_usd": 0.0,
+    "budget_remaining_usd": _left(0),
     "usage_source": "none",
     "cost_source": "not_charged",
     "success": False,
@@ -143,6 +154,7 @@ _FAILED: dict[str, Any] = {
 _REFUSED: dict[str, Any] = {
     **_FAILED,
     **dict.fromkeys(("model_served", "tenant_claimed", "key_alias", "server_address", "server_port")),
+    "budget_remaining_usd": None,
     "tenant_id": "unauthenticated",
     "tenant_source": "none",
     "error": "KeyRefused 401",
@@ -166,6 +178,7 @@ CALLS: tuple[Call, ...] = (
     Call("a chat that was tried twice", _CHAT, engine.ONCE_BUSY, {"attempts": 2}),
     Call("a streamed chat", _CHAT, "stream", stream=True),
     Call("a streamed text completion", _TEXT, "text", stream=True),
+    Call("a call of Anthropic's kind", _MESSAGES, "messages", {"call_type": "anthropic_messages"}),
     Call("a failing chat", _CHAT, engine.ALWAYS_BUSY, _FAILED),
     Call("a stream whose caller hung up", _CHAT, engine.ENDLESS, _CUT_OFF, stream=True, hang_up=True),
     Call("a wrong key", _CHAT, "key", _REFUSED, key=WRONG_KEY),

@@ -124,6 +124,9 @@ INTERFACES: tuple[Interface, ...] = (
     *_keys(REPORT, "pricing", _PAYLOAD, "response_cost"),
     *_keys(REPORT, "pricing", "litellm_params.metadata.", "model_info"),
     *_keys(REPORT, "record", f"{_PAYLOAD}metadata.", "usage_object", "user_api_key_team_id", "user_api_key_alias"),
+    *_keys(REPORT, "record", f"{_PAYLOAD}metadata.", "user_api_key_max_budget", "user_api_key_spend"),
+    *_keys(REPORT, "record", f"{_PAYLOAD}metadata.", "user_api_key_team_max_budget", "user_api_key_team_spend"),
+    *_keys(REPORT, "record", "litellm_params.", "litellm_metadata"),
     *_keys(REPORT, "record", f"{_PAYLOAD}error_information.", "error_class", "error_code", "error_message"),
     *_keys(REQUEST, "logger, record", "", "litellm_call_id", "model", "litellm_logging_obj.model_call_details"),
     *_keys(REQUEST, "record", "", "metadata.user_api_key_team_id", "proxy_server_request.arrival_time"),
@@ -133,6 +136,7 @@ INTERFACES: tuple[Interface, ...] = (
     *_names(OPENTELEMETRY, "span", "opentelemetry.sdk.trace", "TracerProvider()._active_span_processor"),
     *_names(OPENTELEMETRY, "span", "opentelemetry.sdk.trace", "ReadableSpan"),
     *_names(OPENTELEMETRY, "span", "opentelemetry.trace", "TraceFlags.RANDOM_TRACE_ID"),
+    *_names(OPENTELEMETRY, "ledger.drain", "opentelemetry.context", "_SUPPRESS_INSTRUMENTATION_KEY"),
     *_names(OPENTELEMETRY, "span", "opentelemetry.sdk.trace.id_generator", "RandomIdGenerator().is_trace_id_random"),
     *_names(
         OPENTELEMETRY, "metrics", "opentelemetry.sdk.metrics.export", "PeriodicExportingMetricReader._receive_metrics"

@@ -8,32 +8,37 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+from otel_cost_logger.self_check import interfaces
 from otel_cost_logger.self_check.check import check
-from otel_cost_logger.self_check.interfaces import _STEP, INTERFACES, Interface, names_gone
+from otel_cost_logger.self_check.interfaces import INTERFACES, Interface, names_gone
 
 
 class Without:
-    """``thing`` without one of its attributes."""
+    """``thing`` without what is at the end of ``path``, a path of attributes and keys."""
 
-    def __init__(self, thing: object, name: str) -> None:
-        self._thing, self._name = thing, name
+    def __init__(self, thing: Any, path: list[str]) -> None:
+        self._thing, self._path = thing, path
 
     def __getattr__(self, name: str) -> Any:
-        if name == self._name:
+        if [name] == self._path:
             raise AttributeError(name)
-        return getattr(self._thing, name)
+        value = self._thing[name] if isinstance(self._thing, Mapping) else getattr(self._thing, name)
+        return Without(value, self._path[1:]) if [name] == self._path[:1] else value
+
+    def __call__(self) -> Any:
+        return Without(self._thing(), self._path)
 
 
 def renamed(thing: Any, path: list[str]) -> Any:
     """A copy of ``thing`` in which the key at the end of ``path`` has another name."""
     first, *rest = path
     if not isinstance(thing, Mapping):
-        return Without(thing, first) if not rest else thing
+        return Without(thing, path)
     if first not in thing:
         return thing
     copy = dict(thing)
@@ -61,40 +66,16 @@ def key_renamed(row: Interface) -> Iterator[None]:
 @contextmanager
 def name_renamed(row: Interface) -> Iterator[None]:
     module, _, path = row.name.partition(":")
-    holder: Any = import_module(module)
-    *steps, (name, _) = _STEP.findall(path)
-    for step, call in steps:
-        holder = getattr(holder, step)
-        holder = holder() if call else holder
-    undo: Callable[[], None]
-    if isinstance(holder, dict):
-        value = holder.pop(name)
-        undo = lambda: holder.update({name: value})  # noqa: E731
-    elif name in getattr(holder, "__dict__", {}) and not steps:
-        value = vars(holder)[name]
-        delattr(holder, name)
-        undo = lambda: setattr(holder, name, value)  # noqa: E731
-    else:
-        kind = holder if isinstance(holder, type) else type(holder)
-        owner = next((each for each in kind.__mro__ if name in vars(each)), None)
-        if owner is not None:
-            value = vars(owner)[name]
-            delattr(owner, name)
-            undo = lambda: setattr(owner, name, value)  # noqa: E731
-        else:  # set by the constructor
-            construct = kind.__init__
+    steps = [step for step, _ in interfaces._STEP.findall(path)]
 
-            def construct_without(self: Any, *arguments: Any, **named: Any) -> None:
-                construct(self, *arguments, **named)
-                vars(self).pop(name, None)
+    def import_renamed(name: str) -> Any:
+        return Without(import_module(name), steps) if name == module else import_module(name)
 
-            kind.__init__ = construct_without  # type: ignore[misc]
-            vars(holder).pop(name, None) if not steps else None
-            undo = lambda: setattr(kind, "__init__", construct)  # noqa: B010, E731
+    interfaces.import_module = import_renamed  # type: ignore[assignment]
     try:
         yield
     finally:
-        undo()
+        interfaces.import_module = import_module
 
 
 def main(what: str, numbers: list[str]) -> None:
