@@ -68,12 +68,12 @@ class Call:
     @property
     def body(self) -> dict[str, Any]:
         """The request."""
-        text = (
-            {"prompt": self.prompt} if self.path == _TEXT else {"messages": [{"role": "user", "content": self.prompt}]}
-        )
-        if self.path == _MESSAGES:
-            text["max_tokens"] = 10
-        return {"model": MODEL, "user": "self-check-user", **text, **({"stream": True} if self.stream else {})}
+        body: dict[str, Any] = {"model": MODEL, "user": "self-check-user", "max_tokens": 10}
+        if self.path == _TEXT:
+            body["prompt"] = self.prompt
+        else:
+            body["messages"] = [{"role": "user", "content": self.prompt}]
+        return body | ({"stream": True} if self.stream else {})
 
     def expected(self, call_id: str, port: int, traceparent: str) -> dict[str, Any]:
         """What its span must say, by field of `CallRecord`; a field that is None must not be there. ``traceparent`` is

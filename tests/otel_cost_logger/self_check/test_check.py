@@ -21,9 +21,9 @@ KEYS = (
     "standard_logging_object",
     "standard_logging_object.metadata.user_api_key_team_id",
     "litellm_params.metadata.attempted_retries",
-    "standard_logging_object.error_information.error_class",
+    "standard_logging_object.call_type",
 )
-RIGHT_WITHOUT = "standard_logging_object.error_information.error_class"
+RIGHT_WITHOUT = "standard_logging_object.call_type"
 # Consistently, in the package's source.
 IN_SOURCE = (
     ("litellm", "user_api_key_team_id", "tenant_id is 'self-check-key' and must be 'self-check-tenant'"),
