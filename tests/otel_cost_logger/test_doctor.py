@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,3 +92,12 @@ def test_the_line_at_the_start_names_every_part() -> None:
         "prices",
         "budgets",
     ]
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_a_collector_that_answers_is_well(protocol: str, collector: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = collector.grpc_url if protocol == "grpc" else collector.traces_url.removesuffix("/v1/traces")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    found = list(checks.collector(Settings(exporters=("otlp",), protocol=protocol)))
+    assert [finding.state for finding in found] == [OK], found
+    assert collector.spans() == []
