@@ -10,6 +10,7 @@ from typing import Any
 
 from otel_cost_logger.budgets import command as budgets
 from otel_cost_logger.budgets.book import BudgetsFileError
+from otel_cost_logger.doctor import command as doctor
 from otel_cost_logger.keys import command as keys
 from otel_cost_logger.keys.entries import KeysFileError
 from otel_cost_logger.ledger import command as ledger
@@ -23,6 +24,7 @@ _COMMANDS = {
     "budgets": (budgets, "check a budgets file, show how the budgets stand"),
     "ledger": (ledger, "look at the ledger, export it, send it again"),
     "prices": (prices, "check a price book, ask it, derive prices from a GPU-hour"),
+    "doctor": (doctor, "check versions, settings, files, collector, and a call"),
 }
 
 

@@ -57,7 +57,7 @@ async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKey
     keys file cannot be used, and LiteLLM's own `ProxyException` for a model that the key may not ask for.
     """
     if not api_key:
-        raise _unknown()
+        raise unknown_key()
     master_key = os.environ.get(MASTER_KEY_VARIABLE)
     if master_key and hmac.compare_digest(hash_key(api_key), hash_key(master_key)):
         return UserAPIKeyAuth(api_key=hash_key(api_key), key_alias="master", user_role=LitellmUserRoles.PROXY_ADMIN)
@@ -65,7 +65,12 @@ async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKey
     if entry is None:
         if _litellm_checks_keys():
             return api_key
-        raise _unknown()
+        raise unknown_key()
+    return await identity_of(entry, request)
+
+
+async def identity_of(entry: TenantKey, request: Request) -> UserAPIKeyAuth:
+    """The identity of the key with ``entry``, for LiteLLM. Raises as `user_api_key_auth` does."""
     _require_active(entry)
     identity = UserAPIKeyAuth(
         api_key=entry.sha256,
@@ -88,7 +93,8 @@ def _ring() -> KeyRing:
         raise KeyRefused("The proxy cannot read its keys. Tell its operator, whose log says why.", code=500) from error
 
 
-def _unknown() -> KeyRefused:
+def unknown_key() -> KeyRefused:
+    """The refusal of a key that nobody knows, or of none."""
     return KeyRefused(
         "Authentication Error: unknown or missing API key. Send the key that your operator gave you as "
         "'Authorization: Bearer <key>'."

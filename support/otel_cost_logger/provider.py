@@ -82,7 +82,7 @@ def build_provider(settings: Settings) -> CostTracerProvider:
     if settings.ledger is not None:
         # Spans are written once. A terminal shows them beside the ledger: nothing can be lost on its way there.
         otlp = OTLP in exporters
-        exporter = _exporter(OTLP, settings) if otlp else None
+        exporter = span_exporter(OTLP, settings) if otlp else None
         provider.durable = _durable(settings.ledger, exporter, provider.meter_provider)
         durable = provider.durable
         provider.add_span_processor(FlushOnTermination(durable, _LEDGER_PATIENCE_MILLIS, durable.leave_whole))
@@ -118,11 +118,12 @@ def _resource() -> Resource:
 def _processor(name: str, settings: Settings) -> SpanProcessor:
     chosen = None if settings.processor == DURABLE else settings.processor
     kind = chosen or (SIMPLE if name == CONSOLE else BATCH)
-    exporter = _exporter(name, settings)
+    exporter = span_exporter(name, settings)
     return SimpleSpanProcessor(exporter) if kind == SIMPLE else FlushOnTermination(BatchSpanProcessor(exporter))
 
 
-def _exporter(name: str, settings: Settings) -> SpanExporter:
+def span_exporter(name: str, settings: Settings) -> SpanExporter:
+    """The exporter with this name (console or otlp), with the protocol of ``settings``."""
     # Imported where chosen: the gRPC stack takes a noticeable part of the proxy's start.
     if name == CONSOLE:
         return ConsoleSpanExporter()

@@ -173,7 +173,9 @@ def build_record(
         outcome = CLIENT_DISCONNECTED
     call_type = clean(call.get("call_type") or payload.get("call_type")) or "completion"
     error_type = clean(problem.get("error_class")) or (_class_name(call.get("exception")) if failed else None)
-    error_status = _status(problem.get("error_code")) or (_status(_of(call.get("exception"), "status_code")))
+    error_status = _status(problem.get("error_code"))
+    if failed:  # of a call that was repeated with success, LiteLLM still has the first attempt's exception
+        error_status = error_status or _status(_of(call.get("exception"), "status_code"))
     usage = _mapping(_mapping(payload.get("metadata")).get("usage_object"))
     prompt, completion, total = _tokens(payload, response)
     stream = bool(call.get("stream") or payload.get("stream"))

@@ -13,10 +13,12 @@ import os
 import signal
 import sys
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, requires
 from typing import TYPE_CHECKING, NoReturn
 
 from otel_cost_logger.asgi import Readiness, wrap_proxy
+from otel_cost_logger.identity import DISTRIBUTION, version_of, versions
+from otel_cost_logger.self_check.check import check
 
 if TYPE_CHECKING:
     from otel_cost_logger.logger import OtelCostLogger
@@ -44,17 +46,35 @@ def proxy_handler() -> OtelCostLogger:
             # Also what the configuration names besides, so that what is wrong with it is said here.
             if behind_proxy():
                 import_module("otel_cost_logger.auth")
+            from otel_cost_logger.doctor.parts import settings_line
             from otel_cost_logger.logger import OtelCostLogger
         except (ImportError, AttributeError) as error:
             raise StartError(_cannot_be_loaded(error)) from error
+        if not behind_proxy():
+            return OtelCostLogger()
+        checked = _checked()
         logger = OtelCostLogger()
-        if behind_proxy():
-            wrap_proxy(lambda app: Readiness(app, lambda: logger.problem))
+        wrap_proxy(lambda app: Readiness(app, lambda: logger.problem))
+        # LiteLLM shows no logger's INFO by itself, and this line must be seen.
+        print(f"{versions()}: ready to record; {checked}; {settings_line()}", file=sys.stderr, flush=True)
         return logger
     except Exception as error:
         if not behind_proxy():
             raise
         end_proxy(str(error) if isinstance(error, StartError) else f"{type(error).__name__}: {error}")
+
+
+def _checked() -> str:
+    """The self-check's result in words. Raises `StartError` when records would be wrong."""
+    report = check()
+    if report.wrong:
+        raise StartError(
+            f"the self-check failed: {report.in_one_line}; install versions that the plugin was tested with, and see "
+            "`python -m otel_cost_logger doctor`"
+        )
+    if report.gone:
+        logging.getLogger(__name__).warning("the records are right, but not as before: %s", report.in_one_line)
+    return f"self-check right in {report.seconds:.1f} s"
 
 
 def end_proxy(reason: str) -> NoReturn:
@@ -70,18 +90,9 @@ def end_proxy(reason: str) -> NoReturn:
 
 
 def _cannot_be_loaded(error: Exception) -> str:
-    from otel_cost_logger.identity import DISTRIBUTION
-
-    have = ", ".join(f"{name} {_version(name)}" for name in _BESIDE)
+    have = ", ".join(f"{name} {version_of(name)}" for name in _BESIDE)
     try:
         needed = [text for text in requires(DISTRIBUTION) or () if text.startswith(_BESIDE) and "extra" not in text]
     except PackageNotFoundError:
         needed = []
     return f"the plugin cannot be loaded beside {have}: {error}; install {' and '.join(needed) or 'other versions'}"
-
-
-def _version(distribution: str) -> str:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return "(not installed)"
