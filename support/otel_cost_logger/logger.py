@@ -99,7 +99,7 @@ class OtelCostLogger(CustomLogger):
         budget_manager: BudgetManager | None = None,
     ) -> None:
         super().__init__()
-        if _behind_proxy():
+        if behind_proxy():
             guard()
         self._settings = settings or Settings.from_environment()
         self._tracer_provider = tracer_provider
