@@ -223,8 +223,9 @@ def build_record(
         stale = attempts > 1 or usage[:2] != reported[:2]
         cost = _cost(payload, params, book, model, served, start_ns, usage, stale=stale)
     else:
+        never_sent = refused or (failed and seen.begun and seen.attempts == 0 and is_llm_call(call_type))
         by_engine = failed and not by_proxy and attempts == 1 and _refuses(error_status)
-        nothing_to_count = refused or by_engine
+        nothing_to_count = never_sent or by_engine
         cost = cost_of(payload, params, without_tokens=NOT_CHARGED if nothing_to_count else UNKNOWN_COST)
     return CallRecord(
         call_id=clean(call.get("litellm_call_id") or payload.get("litellm_call_id")) or UNKNOWN,
@@ -430,8 +431,7 @@ def _usage(source: object, details: object) -> _Usage:
 
 def _assembled(stream: object) -> object:
     """What has come of a stream of LiteLLM's so far, as one answer; None for anything else."""
-    # A stream of text completions is wrapped around one of chats.
-    chunks = getattr(stream, "chunks", None) or getattr(getattr(stream, "completion_stream", None), "chunks", None)
+    chunks = getattr(stream, "chunks", None)
     if not (isinstance(chunks, list) and chunks):
         return None
     try:

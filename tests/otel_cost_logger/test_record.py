@@ -279,6 +279,7 @@ NO_TOKENS = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0, "res
     [
         ("400", False, Progress(attempts=1, begun=True), "not_charged"),  # the engine says so
         ("404", False, Progress(attempts=2, begun=True), "unknown"),  # of the first attempt it does
+        ("500", False, Progress(begun=True), "not_charged"),  # LiteLLM could not make a request of it
         ("408", False, Progress(attempts=1, begun=True), "unknown"),
         ("500", False, Progress(attempts=1, begun=True), "unknown"),
         ("429", True, Progress(attempts=1), "not_charged"),  # the proxy's own, before it asked anybody
