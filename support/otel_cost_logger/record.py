@@ -56,6 +56,7 @@ _MAX_COUNT = 2**63 - 1  # OTLP carries integers as int64
 _MAX_USD = 1e15
 _MAX_FINISH_REASONS = 16  # one per choice
 _NOTHING: Mapping[Any, Any] = {}
+_NO_TOKENS = (0, 0)
 
 # Budgets that the proxy authenticated together with the key: what may be spent, and what had been before this call.
 _BUDGETS = (
@@ -194,10 +195,13 @@ def build_record(
     stream = bool(call.get("stream") or payload.get("stream"))
     choice_count = _count(call.get("n") or _mapping(call.get("optional_params")).get("n")) or 1
     used = _used(response) or (_used(seen.answer) if outcome != SUCCESS else None)
-    reported = _reported(payload)
-    # Where the two agree, the payload has the details in one form.
-    usage = used if used is not None and used[:2] != reported[:2] else reported
-    total = min(usage.prompt + usage.completion, _MAX_COUNT)
+    told = _counts(used)
+    reported = _counts(payload)
+    agreed = told in (_NO_TOKENS, reported)
+    prompt, completion = reported if agreed else told
+    details = _mapping(payload.get("metadata")).get("usage_object") if agreed else used  # if it can be, in one form
+    cached = _detail(details, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens")
+    total = min(prompt + completion, _MAX_COUNT)
     cache_hit = total > 0 and not failed and _from_cache(call, seen, outcome)
     planned = planned_for(call)
     start_ns, end_ns = _interval(payload, start_time, end_time)
@@ -216,12 +220,18 @@ def build_record(
     # An answer from the cache is an attempt that was not sent.
     attempts = max(seen.attempts + cache_hit, 1 + _count(metadata.get("attempted_retries")))
 
+    source = USAGE_CACHE
+    if not cache_hit:
+        answered = told != _NO_TOKENS
+        source = _usage_source(call, seen, call_type, outcome, stream, choice_count, total, answered=answered)
+
     if cache_hit:
         cost = Cost(0, NOT_CHARGED, None)
     elif total > 0:
         # LiteLLM's cost may be that of an attempt before, or of other tokens than the answer says.
-        stale = attempts > 1 or usage[:2] != reported[:2]
-        cost = _cost(payload, params, book, model, served, start_ns, usage, stale=stale)
+        tokens = {"prompt_tokens": prompt, "completion_tokens": completion, "cached_tokens": cached or 0}
+        stale = attempts > 1 or not agreed
+        cost = _cost(payload, params, book, model, served, start_ns, tokens, stale=stale)
     else:
         never_sent = refused or (failed and seen.begun and seen.attempts == 0 and is_llm_call(call_type))
         by_engine = failed and not by_proxy and attempts == 1 and _refuses(error_status)
@@ -242,16 +252,12 @@ def build_record(
         tenant_claimed=clean(claims_of(_mapping(params.get("proxy_server_request")))) or None if behind_proxy else None,
         key_alias=refused_key.alias if refused_key else clean(identity.get("user_api_key_alias")) or None,
         outcome=outcome,
-        prompt_tokens=usage.prompt,
-        completion_tokens=usage.completion,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
         total_tokens=total,
-        cached_tokens=usage.cached,
-        reasoning_tokens=usage.reasoning,
-        usage_source=USAGE_CACHE
-        if cache_hit
-        else _usage_source(
-            call, seen, call_type, outcome, stream=stream, choices=choice_count, total=total, answered=used is not None
-        ),
+        cached_tokens=cached,
+        reasoning_tokens=_detail(details, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens"),
+        usage_source=source,
         cache_hit=True if cache_hit else None,
         cost=cost,
         budget_remaining_usd=_budget_remaining(identity, cost),
@@ -395,38 +401,21 @@ def _count(value: object) -> int:
     return min(max(int(value), 0), _MAX_COUNT) if _is_number(value) else 0
 
 
-class _Usage(NamedTuple):
-    prompt: int
-    completion: int
-    cached: int | None
-    reasoning: int | None
-
-
-def _used(answer: object) -> _Usage | None:
-    """What an answer says it used, or a stream that broke off in its pieces; None where it says nothing.
-
-    A usage of zeros is what LiteLLM makes of an answer without one.
-    """
+def _used(answer: object) -> object:
+    """What an answer says it used, or a stream that broke off in its pieces; None where it says nothing."""
     if answer is None:
         return None
     usage = _of(answer, "usage")
+    return _of(_assembled(answer), "usage") if usage is None else usage
+
+
+def _counts(usage: object) -> tuple[int, int]:
+    """Tokens of the prompt and of the answer; both 0 where there is no count, as in LiteLLM's answers without one."""
     if usage is None:
-        usage = _of(_assembled(answer), "usage")
-    found = _usage(usage, usage)
-    return found if found.prompt or found.completion else None
-
-
-def _reported(payload: Mapping[Any, Any]) -> _Usage:
-    return _usage(payload, _mapping(payload.get("metadata")).get("usage_object"))
-
-
-def _usage(source: object, details: object) -> _Usage:
-    return _Usage(
-        _count(_of(source, "prompt_tokens")) or _count(_of(source, "input_tokens")),
-        _count(_of(source, "completion_tokens")) or _count(_of(source, "output_tokens")),
-        _detail(details, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens"),
-        _detail(details, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens"),
-    )
+        return _NO_TOKENS
+    prompt = _of(usage, "prompt_tokens") or _of(usage, "input_tokens")
+    completion = _of(usage, "completion_tokens") or _of(usage, "output_tokens")
+    return _count(prompt), _count(completion)
 
 
 def _assembled(stream: object) -> object:
@@ -462,15 +451,10 @@ def _cost(
     model: str,
     served: str | None,
     start_ns: int,
-    usage: _Usage,
+    tokens: dict[str, int],
     *,
     stale: bool,
 ) -> Cost:
-    tokens = {
-        "prompt_tokens": usage.prompt,
-        "completion_tokens": usage.completion,
-        "cached_tokens": usage.cached or 0,
-    }
     cost = cost_by_book(book, model, served, start_ns, **tokens) if book is not None else None
     if cost is None and stale:
         cost = cost_again(model, served, params, start_ns, **tokens)
@@ -486,10 +470,10 @@ def _usage_source(
     seen: Progress,
     call_type: str,
     outcome: str,
-    *,
     stream: bool,
     choices: int,
     total: int,
+    *,
     answered: bool,
 ) -> str:
     if total == 0:
