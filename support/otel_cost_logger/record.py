@@ -233,9 +233,11 @@ def build_record(
         stale = attempts > 1 or not agreed
         cost = _cost(payload, params, book, model, served, start_ns, tokens, stale=stale)
     else:
-        never_sent = refused or (failed and seen.begun and seen.attempts == 0 and is_llm_call(call_type))
-        by_engine = failed and not by_proxy and attempts == 1 and _refuses(error_status)
-        nothing_to_count = never_sent or by_engine
+        # What LiteLLM itself could not send, or the engine did not take. The proxy may refuse what is about to be sent.
+        by_litellm = failed and not by_proxy
+        never_sent = by_litellm and seen.begun and seen.attempts == 0 and is_llm_call(call_type)
+        by_engine = by_litellm and attempts == 1 and _refuses(error_status)
+        nothing_to_count = refused or never_sent or by_engine
         cost = cost_of(payload, params, without_tokens=NOT_CHARGED if nothing_to_count else UNKNOWN_COST)
     return CallRecord(
         call_id=clean(call.get("litellm_call_id") or payload.get("litellm_call_id")) or UNKNOWN,

@@ -271,10 +271,10 @@ def test_what_a_guardrail_blocks_before_the_call_costs_nothing(desk: Desk, how: 
 
 
 @pytest.mark.parametrize("how", ["", "plainly"])
-def test_of_what_a_guardrail_blocks_beside_the_call_nobody_knows(desk: Desk, how: str) -> None:
+def test_what_a_guardrail_blocks_beside_the_call_is_free_only_where_no_engine_worked(desk: Desk, how: str) -> None:
     done = desk.ask("/v1/chat/completions", chat(text=f"block beside {how}", stream=True))
-    assert done.told == ("failure", "none", "unknown")
-    desk.engine()  # whatever it has done
+    assert done.told[:2] == ("failure", "none")
+    assert desk.engine() == (0, 0) or done.told[2] == "unknown"
 
 
 @pytest.mark.parametrize(

@@ -284,6 +284,7 @@ NO_TOKENS = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0, "res
         ("500", False, Progress(attempts=1, begun=True), "unknown"),
         ("429", True, Progress(attempts=1), "not_charged"),  # the proxy's own, before it asked anybody
         ("400", True, Progress(attempts=1, begun=True), "unknown"),  # and after: a guardrail, say
+        ("400", True, Progress(begun=True), "unknown"),  # or just before it is sent
     ],
 )
 def test_counted_zero_is_not_the_same_as_counted_by_nobody(
