@@ -37,7 +37,7 @@ def _row(name: str, field: str, type_: str, description: str, unit: str = "", sc
 
 
 SCHEMA: tuple[Attribute, ...] = (
-    _row("llm.model", "model", "string", "Model as the caller asked for it"),
+    _row("llm.model", "model", "string", "Model that answered, as callers ask for it"),
     _row(
         "llm.call_type",
         "call_type",
@@ -75,16 +75,24 @@ SCHEMA: tuple[Attribute, ...] = (
         "Who the request said it was for, in body, headers or baggage: a claim, never used for money",
     ),
     _row("llm.key_alias", "key_alias", "string", "Name of the API key, never the key"),
+    _row(
+        "llm.model_requested",
+        "model_requested",
+        "string",
+        "Model that the caller asked for, where a fallback answered in its place",
+    ),
     _row("llm.model_served", "model_served", "string", "Model name sent to the backend"),
     _row("llm.cached_tokens", "cached_tokens", "int", "Prompt tokens read from the prefix cache", "{token}"),
     _row("llm.reasoning_tokens", "reasoning_tokens", "int", "Completion tokens spent on reasoning", "{token}"),
-    _row("llm.usage_source", "usage_source", "string", "Who counted the tokens: engine, estimated or none"),
+    _row("llm.usage_source", "usage_source", "string", "Who counted the tokens: engine, estimated, cache or none"),
+    _row("llm.cache_hit", "cache_hit", "bool", "True when LiteLLM's response cache answered, and no engine"),
     _row("llm.cost_nano_usd", "cost_nano_usd", "int", "Cost in billionths of a dollar: sum this one", "nUSD"),
     _row(
         "llm.cost_source",
         "cost_source",
         "string",
-        "Whose price: price_book, custom_price, cost_map, unpriced, not_charged",
+        "Whose price: price_book, custom_price, cost_map or unpriced; not_charged where no engine worked, "
+        "unknown where one may have and nobody counted",
     ),
     _row("llm.price_version", "price_version", "string", "Which version of those prices"),
     _row(
@@ -95,8 +103,8 @@ SCHEMA: tuple[Attribute, ...] = (
         "USD",
     ),
     _row("llm.time_to_first_token_ms", "time_to_first_token_ms", "float", "Start to first streamed chunk", "ms"),
-    _row("llm.attempts", "attempts", "int", "Times the proxy tried this deployment group", "{attempt}"),
-    _row("llm.error_status", "error_status", "int", "HTTP status of the error"),
+    _row("llm.attempts", "attempts", "int", "Times the call was sent, repetitions and fallbacks included", "{attempt}"),
+    _row("llm.error_status", "error_status", "int", "HTTP status of error.type"),
     _row("llm.schema_version", "schema_version", "string", "Version of this table"),
     _row("gen_ai.operation.name", "operation", "string", "chat, text_completion, embeddings, ..."),
     _row("gen_ai.provider.name", "provider", "string", "LiteLLM's provider: hosted_vllm, openai, ..."),
@@ -129,7 +137,7 @@ SCHEMA: tuple[Attribute, ...] = (
         "As llm.reasoning_tokens",
         "{token}",
     ),
-    _row("error.type", "error_type", "string", "Class of the error"),
+    _row("error.type", "error_type", "string", "Class of what went wrong, of a call that was not answered in full"),
     _row("server.address", "server_address", "string", "Host of the backend"),
     _row("server.port", "server_port", "int", "Port of the backend"),
 )

@@ -14,6 +14,9 @@ _OPERATORS = ("custom_llm_provider", "deployment_id", "azure", "use_litellm_prox
 # In "extra_body" these reach the engine behind LiteLLM's back: a stream without its count, answers that are not seen.
 _NOT_IN_EXTRA_BODY = ("model", "stream", "stream_options", "n")
 _NEVER_STREAMED = ("embedding", "aembedding", "embeddings")
+# Of these LiteLLM's router takes a comma in the model's name for a list, also where a model group is named so, and asks
+# each model in it: several answers under one call id, one bound and one record, and no way to stream them.
+_LISTS_MODELS = ("completion", "acompletion")
 
 
 class NotAllowed(ValueError):
@@ -23,9 +26,13 @@ class NotAllowed(ValueError):
 def remove_operators_fields(request: dict[str, Any], call_type: object) -> None:
     """Take out of ``request`` (the proxy's data of a call of LiteLLM's ``call_type``) what is the operator's to say.
 
-    Raises `NotAllowed` for a ``stream`` that is neither true nor false: vLLM takes 1 or "true" for true, LiteLLM does
-    not, and the answer would pass without being counted.
+    Raises `NotAllowed` for a ``model`` that is a list, which LiteLLM would answer once for each model in it, and for a
+    ``stream`` that is neither true nor false: vLLM takes 1 or "true" for true, LiteLLM does not, and the answer would
+    pass without being counted.
     """
+    model = request.get("model")
+    if not isinstance(model, str | None) or (model is not None and "," in model and call_type in _LISTS_MODELS):
+        raise NotAllowed('"model" must name one model; send a request for each')
     if not isinstance(request.get("stream"), bool | None):
         raise NotAllowed('"stream" must be true or false')
     if call_type in _NEVER_STREAMED:

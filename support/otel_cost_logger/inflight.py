@@ -48,11 +48,15 @@ class InFlight:
             self._open.setdefault(key, deque()).append(call)
         task.add_done_callback(lambda _: self._request_ended(call))
 
-    def reported(self, key: Hashable) -> None:
-        """A hook has reported a call under ``key``: with several (a caller may choose the id), the oldest."""
+    def reported(self, key: Hashable) -> Any:
+        """A hook has reported a call under ``key``: with several (a caller may choose the id), the oldest. Returns its
+        request; None when there is none."""
         with self._lock:
-            if calls := self._open.get(key):
-                self._forget(calls[0])
+            if not (calls := self._open.get(key)):
+                return None
+            call = calls[0]
+            self._forget(call)
+            return call.request
 
     def _request_ended(self, call: _Call) -> None:
         with self._lock:

@@ -38,7 +38,8 @@ from otel_cost_logger.metrics import publish_budgets, publish_calls, send_first
 from otel_cost_logger.once import PendingFailures, Seen
 from otel_cost_logger.prices.book import PriceBook
 from otel_cost_logger.prices.reading import PriceBookError, read_book
-from otel_cost_logger.pricing import UNPRICED
+from otel_cost_logger.pricing import UNKNOWN_COST, UNPRICED
+from otel_cost_logger.progress import details_of, progress_in, progress_of
 from otel_cost_logger.provider import CostTracerProvider, get_tracer_provider
 from otel_cost_logger.record import (
     DEFAULT_TENANT,
@@ -47,7 +48,7 @@ from otel_cost_logger.record import (
     build_record,
     clean,
     is_llm_call,
-    record_of_abandoned,
+    record_of_unreported,
     tenant_of_key,
 )
 from otel_cost_logger.settings import LEDGER_FILE, PRICES_FILE, Settings, SettingsError
@@ -70,10 +71,11 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Counts:
     """What became of the calls: ``recorded`` are spans emitted, ``repeated`` second reports of a call left out,
-    ``dropped`` records lost with an exception, ``unpriced`` records of calls that nobody had a price for. ``seen`` are
-    calls noticed before they were dispatched, and ``missing`` those of them that have ended and left no record. When a
-    call has ended is known behind the proxy only; of a program that calls LiteLLM itself, the ledger tells after the
-    program's end, or after an hour, which calls left none."""
+    ``dropped`` records lost with an exception, ``unpriced`` records of calls that nobody had a price for, ``unknown``
+    records of calls that an engine may have worked for and that nobody counted. ``seen`` are calls noticed before they
+    were dispatched, and ``missing`` those of them that have ended and left no record. When a call has ended is known
+    behind the proxy only; of a program that calls LiteLLM itself, the ledger tells after the program's end, or after an
+    hour, which calls left none."""
 
     recorded: int = 0
     repeated: int = 0
@@ -81,6 +83,7 @@ class Counts:
     seen: int = 0
     missing: int = 0
     unpriced: int = 0
+    unknown: int = 0
 
 
 class OtelCostLogger(CustomLogger):
@@ -111,7 +114,7 @@ class OtelCostLogger(CustomLogger):
         self._pending = PendingFailures()
         self._in_flight = InFlight(self._hung_up)
         self._expected = Expected()
-        self._counts = {"recorded": 0, "repeated": 0, "dropped": 0, "unpriced": 0}
+        self._counts = {"recorded": 0, "repeated": 0, "dropped": 0, "unpriced": 0, "unknown": 0}
         self._counts_lock = threading.Lock()
         self._lost_in_a_row, self._last_loss = 0, 0.0
         self._exit_handler_registered = False
@@ -159,6 +162,7 @@ class OtelCostLogger(CustomLogger):
         """An attempt is about to be sent: from here on a record is due. The proxy has a hook of its own for it."""
 
         def expect_report() -> None:
+            progress_in(kwargs).send(model)
             call_id = _call_id(kwargs)
             # A call that is repeated is reported once, however many attempts there are.
             if not behind_proxy() and is_llm_call(kwargs.get("call_type")) and self._attempted.first(call_id):
@@ -189,10 +193,15 @@ class OtelCostLogger(CustomLogger):
         """An attempt is about to be sent: the engine is told the cost span's context, and to count as it goes."""
         try:
             request = with_stream_usage(kwargs, call_type, behind_proxy=behind_proxy())
+            progress_in(details_of(kwargs)).begin_attempt(request.get("stream_options"))
             return with_trace_context(request, self._provider().id_generator) if self._settings.propagate else request
         except Exception:
             _log.exception("the engine was not told the trace context of a call; its record is not affected")
             return kwargs
+
+    async def async_post_call_success_deployment_hook(self, request_data: Any, response: Any, call_type: Any) -> None:
+        """An attempt was answered, not as a stream. Whether the caller gets to see it is another question."""
+        progress_in(details_of(request_data)).answered(response)
 
     # Hooks of the proxy alone.
 
@@ -204,6 +213,7 @@ class OtelCostLogger(CustomLogger):
         """
         # LiteLLM honours "no-log": true in a request body unless this is set.
         litellm.global_disable_no_log_param = True
+        progress_in(details_of(data)).call_type = call_type
         if is_llm_call(call_type) and isinstance(data, dict):
             try:
                 remove_operators_fields(data, call_type)
@@ -223,6 +233,12 @@ class OtelCostLogger(CustomLogger):
             self._guarded(lambda: self._note(_call_id(data), tenant_of_key(user_api_key_dict), data.get("model")))
         return data
 
+    async def async_post_call_response_headers_hook(
+        self, data: Any, user_api_key_dict: Any, response: Any, request_headers: Any = None
+    ) -> None:
+        """An answer begins. Of a stream that a guardrail stops nobody else keeps what the engine has counted."""
+        progress_in(details_of(data)).answered(response)
+
     async def async_post_call_failure_hook(
         self,
         request_data: Any,
@@ -230,12 +246,19 @@ class OtelCostLogger(CustomLogger):
         user_api_key_dict: Any,
         traceback_str: str | None = None,
     ) -> None:
-        """The proxy has given up on a call: the failure held back in case of a retry is final."""
+        """The proxy has given up on a call: the failure held back in case of a retry is final.
+
+        One of which LiteLLM has not reported anything has failed between the proxy and LiteLLM.
+        """
 
         def record_it() -> None:
-            record = self._pending.settle(_request_key(request_data, user_api_key_dict))
-            if record and (retries := _retries(original_exception)):
-                record = record._replace(attempts=1 + retries, end_ns=time.time_ns())
+            key = _request_key(request_data, user_api_key_dict)
+            record = self._pending.settle(key)
+            if record is not None:
+                record = record._replace(end_ns=time.time_ns()) if record.attempts > 1 else record
+            elif (request := self._in_flight.reported(key)) is not None:
+                progress_in(details_of(request)).closed = True
+                record = self._unreported(request, time.time_ns(), original_exception)
             self._emit_all([record])
 
         self._guarded(record_it)
@@ -252,6 +275,9 @@ class OtelCostLogger(CustomLogger):
 
     def _succeeded(self, kwargs: Any, response: Any, start: Any, end: Any) -> None:
         try:
+            if _is_closed(kwargs):
+                self._count("repeated")
+                return
             record = self._build(kwargs, response, start, end, failed=False)
             if self._in_flight or self._pending:
                 key = _call_key(kwargs)
@@ -263,19 +289,27 @@ class OtelCostLogger(CustomLogger):
 
     def _failed(self, kwargs: Any, response: Any, start: Any, end: Any) -> None:
         def record_it() -> None:
+            if _is_closed(kwargs):
+                self._count("repeated")
+                return
             record = self._build(kwargs, response, start, end, failed=True)
             key = _call_key(kwargs)
             self._in_flight.reported(key)
             if _may_be_retried(kwargs):
                 self._register_exit_handler()
-                self._emit_all([self._pending.hold(key, record), *self._pending.overdue()])
+                self._emit_all([self._pending.hold(key, record, progress_of(kwargs)), *self._pending.overdue()])
             else:
                 self._emit_all([record])
 
         self._guarded(record_it)
 
     def _hung_up(self, request: Any, ended_ns: int) -> None:
-        self._guarded(lambda: self._emit_all([record_of_abandoned(request, ended_ns)]))
+        self._guarded(lambda: self._emit_all([self._unreported(request, ended_ns)]))
+
+    def _unreported(self, request: Any, ended_ns: int, exception: Any = None) -> CallRecord:
+        return record_of_unreported(
+            request, ended_ns, exception, keep_error_message=self._settings.error_messages, book=self._book()
+        )
 
     def _build(self, kwargs: Any, response: Any, start: Any, end: Any, *, failed: bool) -> CallRecord:
         return build_record(
@@ -286,8 +320,11 @@ class OtelCostLogger(CustomLogger):
             failed=failed,
             behind_proxy=behind_proxy(),
             keep_error_message=self._settings.error_messages,
-            book=self._prices.value if self._prices else None,
+            book=self._book(),
         )
+
+    def _book(self) -> PriceBook | None:
+        return self._prices.value if self._prices else None
 
     def _emit_all(self, records: list[CallRecord | None]) -> None:
         for record in records:
@@ -311,8 +348,8 @@ class OtelCostLogger(CustomLogger):
         self._expected.recorded(record.call_id)
         self._lost_in_a_row = 0
         self._count("recorded")
-        if record.cost_source == UNPRICED:
-            self._count("unpriced")
+        if record.cost_source in (UNPRICED, UNKNOWN_COST):
+            self._count(record.cost_source)
         if self._client_metrics is not None:
             self._client_metrics.record(record)
 
@@ -381,10 +418,9 @@ def _may_be_retried(kwargs: Any) -> bool:
     return behind_proxy() and isinstance(params, Mapping) and bool(params.get("proxy_server_request"))
 
 
-def _retries(exception: Any) -> int:
-    """How often the router repeated the call before it gave up with ``exception``."""
-    repeated = getattr(exception, "num_retries", None)  # a mere setting, unless the router says how many it could
-    return repeated if getattr(exception, "max_retries", None) and isinstance(repeated, int) else 0
+def _is_closed(kwargs: Any) -> bool:
+    """True for a late report of a call that has its record, see `progress`."""
+    return isinstance(kwargs, Mapping) and progress_of(kwargs).closed
 
 
 def _call_id(call: Mapping[Any, Any]) -> str:

@@ -6,6 +6,7 @@ Of this process's calls, by the proxy's own hooks:
 - ``llm.calls.recorded`` (counter): records written, also of calls that were rejected before they could be noticed.
 - ``llm.calls.dropped`` (counter): records lost with an exception.
 - ``llm.calls.unpriced`` (counter): records of calls that used tokens and that nobody had a price for.
+- ``llm.calls.unknown`` (counter): records of calls that an engine may have worked for and that nobody counted.
 - ``llm.calls.missing`` (gauge): calls that were seen, have ended and left no record. Above 0 is an alarm.
 - ``llm.recorder.ready`` (gauge): 1 while calls can be recorded, 0 while not (the readiness probe fails). An alarm.
 
@@ -127,6 +128,7 @@ def publish_calls(logger: Recorder, meter_provider: MeterProvider) -> None:
         ("recorded", "Records written"),
         ("dropped", "Records lost with an exception"),
         ("unpriced", "Records of calls that nobody had a price for"),
+        ("unknown", "Records of calls that nobody counted"),
     ):
         meter.create_observable_counter(f"llm.calls.{name}", one(name), "{call}", words)
     meter.create_observable_gauge("llm.calls.missing", one("missing"), "{call}", "Calls that left no record")

@@ -13,7 +13,8 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from otel_cost_logger.record import CallRecord
+from otel_cost_logger.progress import Progress
+from otel_cost_logger.record import CallRecord, after_attempts
 
 _REMEMBERED = 65_536  # calls; both reports of one call come within milliseconds of each other
 _WAIT_SECONDS = 900.0  # longer than any attempt and its retries: LiteLLM's default request timeout is 600 s
@@ -49,7 +50,11 @@ class Seen:
 @dataclass(slots=True)
 class _Waiting:
     record: CallRecord
+    progress: Progress
     since: float
+
+    def final(self) -> CallRecord:
+        return after_attempts(self.record, self.progress.attempts)
 
 
 class PendingFailures:
@@ -69,20 +74,21 @@ class PendingFailures:
         with self._lock:
             return len(self._waiting)
 
-    def hold(self, key: Hashable, record: CallRecord) -> CallRecord | None:
-        """Keep ``record`` until its call is settled; returns the one it displaces, if any."""
+    def hold(self, key: Hashable, record: CallRecord, progress: Progress) -> CallRecord | None:
+        """Keep ``record`` until its call is settled; returns the one it displaces, if any. ``progress`` is that of its
+        call, which may go on."""
         with self._lock:
             displaced = self._waiting.pop(key, None)
-            self._waiting[key] = _Waiting(record, time.monotonic())
-        return displaced.record if displaced else None
+            self._waiting[key] = _Waiting(record, progress, time.monotonic())
+        return displaced.final() if displaced else None
 
     def settle(self, key: Hashable) -> CallRecord | None:
-        """The failure held under ``key``, if there is one; it is held no longer."""
+        """The failure held under ``key``, if there is one, with its call's attempts; it is held no longer."""
         if not self._waiting:  # the usual case costs no lock
             return None
         with self._lock:
             waiting = self._waiting.pop(key, None)
-        return waiting.record if waiting else None
+        return waiting.final() if waiting else None
 
     def overdue(self, *, everything: bool = False) -> list[CallRecord]:
         """Failures that nobody settled in time (with ``everything``: all of them); held no longer."""
@@ -91,4 +97,4 @@ class PendingFailures:
         limit = time.monotonic() - self._wait_seconds
         with self._lock:
             keys = [key for key, waiting in self._waiting.items() if everything or waiting.since < limit]
-            return [self._waiting.pop(key).record for key in keys]
+            return [self._waiting.pop(key).final() for key in keys]

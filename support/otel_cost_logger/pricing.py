@@ -28,7 +28,8 @@ PRICE_BOOK = "price_book"  # the operator's own price book
 CUSTOM_PRICE = "custom_price"  # model_info or litellm_params of the deployment
 COST_MAP = "cost_map"  # LiteLLM's map: the bundled one, and what litellm.register_model added
 UNPRICED = "unpriced"  # nobody has a price for this model
-NOT_CHARGED = "not_charged"  # no token was counted, so there is nothing to price
+NOT_CHARGED = "not_charged"  # no engine worked: the call was refused, or answered from LiteLLM's cache
+UNKNOWN_COST = "unknown"  # an engine may have worked, and nobody counted
 
 _COST_MAP_VERSION = f"litellm-{version('litellm')}"
 # LiteLLM refuses a request that names one of these. Anything else with "cost" in its name may be a caller's.
@@ -46,22 +47,46 @@ class Cost:
     price_version: str | None
 
 
-def cost_of(payload: Mapping[Any, Any], litellm_params: Mapping[Any, Any], *, used_tokens: bool) -> Cost:
+def cost_of(
+    payload: Mapping[Any, Any], litellm_params: Mapping[Any, Any], *, without_tokens: str | None = None
+) -> Cost:
     """The cost that LiteLLM computed for a call, with its source.
 
     ``payload`` is the standard logging payload, ``litellm_params`` the call's LiteLLM parameters with the
-    deployment's ``model_info``, ``used_tokens`` says whether any token was counted. A cost that is not a finite,
-    non-negative number counts as unpriced.
+    deployment's ``model_info``. ``without_tokens`` is the source to tell of a call of which no token was counted, where
+    LiteLLM has no cost either: `NOT_CHARGED` or `UNKNOWN_COST`. A cost that is not a finite, non-negative number counts
+    as unpriced.
     """
     nano_usd = to_nano_usd(payload.get("response_cost"))
-    if not nano_usd and not used_tokens:
-        return Cost(0, NOT_CHARGED, None)
+    if not nano_usd and without_tokens is not None:
+        return Cost(0, without_tokens, None)
     if nano_usd is None:
         return Cost(0, UNPRICED, None)
     if use_custom_pricing_for_model(litellm_params):
         return Cost(nano_usd, CUSTOM_PRICE, _version_of(_prices(litellm_params)))
     # The map gives 0.0, not "unknown", for a model that it does not have.
     return Cost(nano_usd, COST_MAP, _COST_MAP_VERSION) if nano_usd else Cost(0, UNPRICED, None)
+
+
+def cost_again(
+    model: str,
+    served: str | None,
+    litellm_params: Mapping[Any, Any],
+    at_ns: int,
+    *,
+    prompt_tokens: int,
+    completion_tokens: int,
+    cached_tokens: int,
+) -> Cost | None:
+    """The cost of these tokens by the same prices as `cost_of`, for a call whose ``response_cost`` is that of another
+    attempt; None where LiteLLM has no price per token. The arguments are those of `price_for`."""
+    price = price_for(model, served, litellm_params, at_ns)
+    if price is None:
+        return None
+    custom = use_custom_pricing_for_model(litellm_params)
+    nano_usd = price.nano_usd(prompt_tokens, completion_tokens, cached_tokens)
+    source, version = (CUSTOM_PRICE, _version_of(_prices(litellm_params))) if custom else (COST_MAP, _COST_MAP_VERSION)
+    return _recordable(nano_usd, source, version)
 
 
 def cost_by_book(
@@ -79,8 +104,11 @@ def cost_by_book(
     entry = book.find(model, served, at_ns)
     if entry is None:
         return None
-    nano_usd = entry.price.nano_usd(prompt_tokens, completion_tokens, cached_tokens)
-    return Cost(nano_usd, PRICE_BOOK, book.version) if nano_usd <= _MAX_NANO_USD else Cost(0, UNPRICED, None)
+    return _recordable(entry.price.nano_usd(prompt_tokens, completion_tokens, cached_tokens), PRICE_BOOK, book.version)
+
+
+def _recordable(nano_usd: int, source: str, version: str) -> Cost:
+    return Cost(nano_usd, source, version) if nano_usd <= _MAX_NANO_USD else Cost(0, UNPRICED, None)
 
 
 def price_for(

@@ -1,8 +1,10 @@
 """From LiteLLM's logging payload to one immutable `CallRecord`: what a call leaves behind.
 
 This module is a pure function of its arguments. It knows LiteLLM and nothing of OpenTelemetry, and it does no
-I/O. The source of truth is ``kwargs["standard_logging_object"]`` (LiteLLM's ``StandardLoggingPayload``); a
-payload that is missing or broken still gives a record, with what the rest of ``kwargs`` says.
+I/O. The facts are those of ``kwargs["standard_logging_object"]`` (LiteLLM's ``StandardLoggingPayload``); a payload that
+is missing or broken still gives a record, with what the rest of ``kwargs`` says. Of a call that was sent more than once
+the payload may keep what an earlier attempt left, so the answer's own count comes before it, and what our hooks saw
+(see `progress`) before both.
 """
 
 from __future__ import annotations
@@ -15,13 +17,15 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeGuard
 from urllib.parse import urlsplit
 
+import litellm
 from litellm.constants import LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL
 
 from otel_cost_logger.claims import claims_of
 from otel_cost_logger.keys.entries import TenantKey
-from otel_cost_logger.planned import PlannedSpan, planned_for, planned_for_logging_object
+from otel_cost_logger.planned import PlannedSpan, planned_for
 from otel_cost_logger.prices.book import PriceBook
-from otel_cost_logger.pricing import Cost, cost_by_book, cost_of
+from otel_cost_logger.pricing import NOT_CHARGED, UNKNOWN_COST, Cost, cost_again, cost_by_book, cost_of
+from otel_cost_logger.progress import Progress, details_of, progress_of
 
 SCHEMA_VERSION = "1"
 
@@ -33,7 +37,8 @@ CLIENT_DISCONNECTED = "client_disconnected"
 # Where the token counts come from.
 USAGE_ENGINE = "engine"  # the backend counted them
 USAGE_ESTIMATED = "estimated"  # LiteLLM counted the text with a tokenizer of its own, which may be another one
-USAGE_NONE = "none"  # the call ended before there was any
+USAGE_CACHE = "cache"  # LiteLLM's cache answered: the engine counted them for an earlier call
+USAGE_NONE = "none"  # nobody counted; the cost's source says whether there was anything to count
 
 # Where the tenant comes from.
 TENANT_TEAM = "team"  # the authenticated key's team
@@ -51,6 +56,7 @@ _MAX_COUNT = 2**63 - 1  # OTLP carries integers as int64
 _MAX_USD = 1e15
 _MAX_FINISH_REASONS = 16  # one per choice
 _NOTHING: Mapping[Any, Any] = {}
+_NO_TOKENS = (0, 0)
 
 # Budgets that the proxy authenticated together with the key: what may be spent, and what had been before this call.
 _BUDGETS = (
@@ -66,6 +72,10 @@ _OPERATIONS = {
     "text_completion": "text_completion",
     "embedding": "embeddings",
 }
+_ERROR_FIELDS = ("error_class", "error_code")
+_DISCONNECTED = ("ClientDisconnected", 499)  # the error of a call whose caller left, as LiteLLM names it
+# With these a gateway gives up waiting, or notes that the caller has: the engine may have worked all the same.
+MAY_HAVE_WORKED = frozenset({408, 499})
 
 
 class CallRecord(NamedTuple):  # made once per call: in half the time of a frozen dataclass
@@ -110,6 +120,8 @@ class CallRecord(NamedTuple):  # made once per call: in half the time of a froze
     traceparent: str | None
     planned: PlannedSpan | None
     tenant_claimed: str | None = None
+    model_requested: str | None = None
+    cache_hit: bool | None = None
     schema_version: str = SCHEMA_VERSION
 
     @property
@@ -168,22 +180,31 @@ def build_record(
     identity = _mapping(payload.get("metadata")) or metadata
     problem = _mapping(payload.get("error_information"))
 
+    seen = progress_of(call)
+    # Set when the proxy itself has refused: a wrong key, an unknown model, an answer that a guardrail blocks.
+    by_proxy = bool(call.get(LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL))
+    refused = by_proxy and not seen.begun
+
     outcome = FAILURE if failed else SUCCESS
-    if not failed and (problem.get("error_class") == "ClientDisconnected" or metadata.get("client_disconnected")):
+    if not failed and (problem.get("error_class") == _DISCONNECTED[0] or metadata.get("client_disconnected")):
         outcome = CLIENT_DISCONNECTED
-    call_type = clean(call.get("call_type") or payload.get("call_type")) or "completion"
-    error_type = clean(problem.get("error_class")) or (_class_name(call.get("exception")) if failed else None)
-    error_status = _status(problem.get("error_code"))
-    if failed:  # of a call that was repeated with success, LiteLLM still has the first attempt's exception
-        error_status = error_status or _status(_of(call.get("exception"), "status_code"))
-    usage = _mapping(_mapping(payload.get("metadata")).get("usage_object"))
-    prompt, completion, total = _tokens(payload, response)
+    error_type, error_status = _error_facts(call, problem, outcome)
+    # The proxy's refusal guesses the type from the body's fields.
+    call_type = seen.call_type if by_proxy else None
+    call_type = clean(call_type or call.get("call_type") or payload.get("call_type")) or "completion"
     stream = bool(call.get("stream") or payload.get("stream"))
     choice_count = _count(call.get("n") or _mapping(call.get("optional_params")).get("n")) or 1
+    used = _used(response) or (_used(seen.answer) if outcome != SUCCESS else None)
+    told = _counts(used)
+    reported = _counts(payload)
+    agreed = told in (_NO_TOKENS, reported)
+    prompt, completion = reported if agreed else told
+    details = _mapping(payload.get("metadata")).get("usage_object") if agreed else used  # if it can be, in one form
+    cached = _detail(details, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens")
+    total = min(prompt + completion, _MAX_COUNT)
+    cache_hit = total > 0 and not failed and _from_cache(call, seen, outcome)
     planned = planned_for(call)
     start_ns, end_ns = _interval(payload, start_time, end_time)
-    # Set when the proxy itself refused the request: wrong key, unknown model, malformed body.
-    refused = failed and bool(call.get(LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL))
     refused_key = _refused_key(call.get("exception"))
     tenant_id, tenant_source = (
         (refused_key.tenant, TENANT_TEAM)
@@ -193,13 +214,31 @@ def build_record(
     api_base = payload.get("api_base") or params.get("api_base")
     address, port = _server(api_base) if isinstance(api_base, str) else (None, None)
     model = clean(payload.get("model_group") or metadata.get("model_group") or call.get("model")) or UNKNOWN
-    served = (None if refused else clean(call.get("model"))) or None
-    cached = _detail(usage, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens")
-    cost = None
-    if book is not None and total > 0:
+    # The proxy's own refusal puts the name that the caller asked for in the place of the served one.
+    served = (None if refused else clean(seen.served if by_proxy else call.get("model"))) or None
+    first_asked = clean(metadata.get("original_model_group"))
+    # An answer from the cache is an attempt that was not sent.
+    attempts = max(seen.attempts + cache_hit, 1 + _count(metadata.get("attempted_retries")))
+
+    source = USAGE_CACHE
+    if not cache_hit:
+        answered = told != _NO_TOKENS
+        source = _usage_source(call, seen, call_type, outcome, stream, choice_count, total, answered=answered)
+
+    if cache_hit:
+        cost = Cost(0, NOT_CHARGED, None)
+    elif total > 0:
+        # LiteLLM's cost may be that of an attempt before, or of other tokens than the answer says.
         tokens = {"prompt_tokens": prompt, "completion_tokens": completion, "cached_tokens": cached or 0}
-        cost = cost_by_book(book, model, served, start_ns, **tokens)
-    cost = cost or cost_of(payload, params, used_tokens=total > 0)
+        stale = attempts > 1 or not agreed
+        cost = _cost(payload, params, book, model, served, start_ns, tokens, stale=stale)
+    else:
+        # What LiteLLM itself could not send, or the engine did not take. The proxy may refuse what is about to be sent.
+        by_litellm = failed and not by_proxy
+        never_sent = by_litellm and seen.begun and seen.attempts == 0 and is_llm_call(call_type)
+        by_engine = by_litellm and attempts == 1 and _refuses(error_status)
+        nothing_to_count = refused or never_sent or by_engine
+        cost = cost_of(payload, params, without_tokens=NOT_CHARGED if nothing_to_count else UNKNOWN_COST)
     return CallRecord(
         call_id=clean(call.get("litellm_call_id") or payload.get("litellm_call_id")) or UNKNOWN,
         call_type=call_type,
@@ -207,6 +246,7 @@ def build_record(
         stream=stream,
         choice_count=choice_count,
         model=model,
+        model_requested=first_asked if first_asked and first_asked != model else None,
         model_served=served,
         provider=clean(call.get("custom_llm_provider") or payload.get("custom_llm_provider")) or None,
         tenant_id=tenant_id,
@@ -218,14 +258,15 @@ def build_record(
         completion_tokens=completion,
         total_tokens=total,
         cached_tokens=cached,
-        reasoning_tokens=_detail(usage, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens"),
-        usage_source=_usage_source(call, call_type, outcome, stream=stream, choices=choice_count, total=total),
+        reasoning_tokens=_detail(details, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens"),
+        usage_source=source,
+        cache_hit=True if cache_hit else None,
         cost=cost,
         budget_remaining_usd=_budget_remaining(identity, cost),
         start_ns=start_ns,
         end_ns=end_ns,
         time_to_first_token_ms=_first_token_ms(payload, start_ns, end_ns) if stream else None,
-        attempts=1 + _count(metadata.get("attempted_retries")),
+        attempts=attempts,
         response_id=(None if failed else clean(payload.get("id"))) or None,  # a failure's is LiteLLM's call id
         finish_reasons=_finish_reasons(response),
         error_type=error_type,
@@ -238,28 +279,59 @@ def build_record(
     )
 
 
-def record_of_abandoned(request: Mapping[Any, Any], ended_ns: int) -> CallRecord:
-    """The record of a proxied call that its caller abandoned before anything came back.
+def record_of_unreported(
+    request: Mapping[Any, Any],
+    ended_ns: int,
+    exception: BaseException | None = None,
+    *,
+    keep_error_message: bool = False,
+    book: PriceBook | None = None,
+) -> CallRecord:
+    """The record of a proxied call of which LiteLLM reports nothing: its caller left before anything came back, or
+    ``exception`` was raised between the proxy and LiteLLM, by a guardrail for example.
 
-    ``request`` is the proxy's request data with its ``call_type``; it ended at ``ended_ns``. Nobody knows how many
-    tokens the engine generated, so none are recorded and `usage_source` says so.
+    ``request`` is the proxy's request data with its ``call_type``; it ended at ``ended_ns``. What the engine answered
+    until then is counted where our hooks saw it. The other arguments are those of `build_record`.
     """
+    details = details_of(request)
+    params = {name: request.get(name) for name in ("metadata", "litellm_metadata", "proxy_server_request")}
     began = _mapping(request.get("proxy_server_request")).get("arrival_time")
     kwargs = {
+        **details,
         "litellm_call_id": request.get("litellm_call_id"),
         "call_type": request.get("call_type"),
         "stream": request.get("stream"),
-        "litellm_params": request,  # metadata, litellm_metadata and proxy_server_request are where they are there
+        "exception": exception,
+        LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL: True,  # whether an engine worked, our hooks tell
+        "litellm_params": {**params, **{k: v for k, v in _mapping(details.get("litellm_params")).items() if v}},
         "standard_logging_object": {
             "model_group": request.get("model"),
             "startTime": began,
             "endTime": ended_ns / 1e9,
-            "error_information": {"error_class": "ClientDisconnected", "error_code": "499"},
+            "error_information": {} if exception else dict(zip(_ERROR_FIELDS, _DISCONNECTED, strict=True)),
         },
     }
-    if planned := planned_for_logging_object(request.get("litellm_logging_obj")):
-        kwargs |= planned.as_detail()
-    return build_record(kwargs, None, None, None, failed=False, behind_proxy=True)
+    return build_record(
+        kwargs,
+        None,
+        None,
+        None,
+        failed=exception is not None,
+        behind_proxy=True,
+        keep_error_message=keep_error_message,
+        book=book,
+    )
+
+
+def after_attempts(record: CallRecord, attempts: int) -> CallRecord:
+    """``record`` of the first attempt of a call that was sent ``attempts`` times and failed each time.
+
+    Nobody says what the later ones made the engine do, so a cost of nothing becomes an unknown one.
+    """
+    if attempts <= record.attempts:
+        return record
+    unknown = record.cost.source == NOT_CHARGED
+    return record._replace(attempts=attempts, cost=Cost(0, UNKNOWN_COST, None) if unknown else record.cost)
 
 
 def is_llm_call(call_type: object) -> bool:
@@ -331,34 +403,95 @@ def _count(value: object) -> int:
     return min(max(int(value), 0), _MAX_COUNT) if _is_number(value) else 0
 
 
-def _tokens(payload: Mapping[Any, Any], response: object) -> tuple[int, int, int]:
-    source = payload if "total_tokens" in payload else _of(response, "usage")
-    prompt = _count(_of(source, "prompt_tokens"))
-    completion = _count(_of(source, "completion_tokens"))
-    return prompt, completion, min(prompt + completion, _MAX_COUNT)
+def _used(answer: object) -> object:
+    """What an answer says it used, or a stream that broke off in its pieces; None where it says nothing."""
+    if answer is None:
+        return None
+    usage = _of(answer, "usage")
+    return _of(_assembled(answer), "usage") if usage is None else usage
 
 
-def _detail(usage: Mapping[Any, Any], groups: Sequence[str], name: str) -> int | None:
+def _counts(usage: object) -> tuple[int, int]:
+    """Tokens of the prompt and of the answer; both 0 where there is no count, as in LiteLLM's answers without one."""
+    if usage is None:
+        return _NO_TOKENS
+    prompt = _of(usage, "prompt_tokens") or _of(usage, "input_tokens")
+    completion = _of(usage, "completion_tokens") or _of(usage, "output_tokens")
+    return _count(prompt), _count(completion)
+
+
+def _assembled(stream: object) -> object:
+    """What has come of a stream of LiteLLM's so far, as one answer; None for anything else."""
+    chunks = getattr(stream, "chunks", None)
+    if not (isinstance(chunks, list) and chunks):
+        return None
+    try:
+        return litellm.stream_chunk_builder(list(chunks), messages=getattr(stream, "messages", None))
+    except Exception:  # pieces that LiteLLM itself cannot put together
+        return None
+
+
+def _detail(usage: object, groups: Sequence[str], name: str) -> int | None:
     for group in groups:
-        value = _of(usage.get(group), name)
+        value = _of(_of(usage, group), name)
         if value is not None:
             return _count(value)
     return None
 
 
+def _from_cache(call: Mapping[Any, Any], seen: Progress, outcome: str) -> bool:
+    """True for an answer from LiteLLM's cache. A caller may say so, too, but then the call was sent."""
+    if seen.sent:
+        return False
+    return call.get("cache_hit") is True or (seen.begun and outcome == CLIENT_DISCONNECTED)
+
+
+def _cost(
+    payload: Mapping[Any, Any],
+    params: Mapping[Any, Any],
+    book: PriceBook | None,
+    model: str,
+    served: str | None,
+    start_ns: int,
+    tokens: dict[str, int],
+    *,
+    stale: bool,
+) -> Cost:
+    cost = cost_by_book(book, model, served, start_ns, **tokens) if book is not None else None
+    if cost is None and stale:
+        cost = cost_again(model, served, params, start_ns, **tokens)
+    return cost or cost_of(payload, params)
+
+
+def _refuses(status: int | None) -> bool:
+    return status is not None and 400 <= status < 500 and status not in MAY_HAVE_WORKED
+
+
 def _usage_source(
-    call: Mapping[Any, Any], call_type: str, outcome: str, *, stream: bool, choices: int, total: int
+    call: Mapping[Any, Any],
+    seen: Progress,
+    call_type: str,
+    outcome: str,
+    stream: bool,
+    choices: int,
+    total: int,
+    *,
+    answered: bool,
 ) -> str:
     if total == 0:
         return USAGE_NONE
-    asked = call.get("stream_options") or _mapping(call.get("optional_params")).get("stream_options")
+    if not stream:
+        return USAGE_ENGINE if answered or outcome == SUCCESS else USAGE_ESTIMATED
+    asked = (
+        seen.stream_options or call.get("stream_options") or _mapping(call.get("optional_params")).get("stream_options")
+    )
     if outcome != SUCCESS:
         # What the engine had counted when the stream broke off; of several choices each chunk counts only its own.
-        counted = stream and choices == 1 and _of(asked, "continuous_usage_stats")
+        counted = choices == 1 and _of(asked, "continuous_usage_stats")
         return USAGE_ENGINE if counted else USAGE_ESTIMATED
     # A streamed chat or completion carries the engine's count only when it was asked for. The proxy always
     # asks; a program that calls LiteLLM itself has to.
-    if stream and _sync_name(call_type) in ("completion", "text_completion"):
+    if _sync_name(call_type) in ("completion", "text_completion"):
         return USAGE_ENGINE if _of(asked, "include_usage") else USAGE_ESTIMATED
     return USAGE_ENGINE
 
@@ -430,6 +563,19 @@ def _finish_reasons(response: object) -> tuple[str, ...] | None:
         return None
     reasons = [clean(_of(choice, "finish_reason")) for choice in choices[:_MAX_FINISH_REASONS]]
     return tuple(filter(None, reasons)) or None
+
+
+def _error_facts(call: Mapping[Any, Any], problem: Mapping[Any, Any], outcome: str) -> tuple[str | None, int | None]:
+    """Class and HTTP status of what went wrong; LiteLLM keeps those of a failed attempt after one that succeeds."""
+    if outcome == SUCCESS:
+        return None, None
+    if outcome == CLIENT_DISCONNECTED:
+        return _DISCONNECTED
+    exception = call.get("exception")
+    return (
+        clean(problem.get("error_class")) or _class_name(exception),
+        _status(problem.get("error_code")) or _status(_of(exception, "status_code")),
+    )
 
 
 def _status(code: object) -> int | None:

@@ -15,14 +15,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from otel_cost_logger.record import CLIENT_DISCONNECTED, SUCCESS, USAGE_ENGINE, USAGE_NONE
+from otel_cost_logger.pricing import UNKNOWN_COST
+from otel_cost_logger.record import (
+    CLIENT_DISCONNECTED,
+    MAY_HAVE_WORKED,
+    SUCCESS,
+    USAGE_CACHE,
+    USAGE_ENGINE,
+    USAGE_NONE,
+)
 
-# Causes: why the engine may have counted something else than the record says. The first two leave no doubt.
+# Causes: why the engine may have counted something else than the record says. The first three leave no doubt.
 COMPLETED = "completed"
+CACHED = "answered from the gateway's cache: nothing expected"
 REFUSED_BY_GATEWAY = "refused by the gateway, never sent to the engine: nothing expected"
 REFUSED_BY_ENGINE = "refused by the engine before it began: nothing expected"
 REPEATED = "an attempt was repeated: what the failed attempts generated was not delivered"
 GUESSED = "completed, but the gateway guessed the tokens"
+UNCOUNTED = "completed, but nobody counted: what was generated is in no record"
 ABANDONED = "caller hung up: tokens generated after the last delivered one"
 ABANDONED_GUESSED = "caller hung up, and the gateway guessed the tokens"
 ABANDONED_UNCOUNTED = "caller hung up, and nobody counted: what was generated is in no record"
@@ -39,8 +49,6 @@ COUNTERS = (
     "requests",
 )
 
-# With these a gateway gives up waiting, or notes that the caller has: the engine may have worked all the same.
-_MAY_HAVE_WORKED = (408, 499)
 # Operations whose prompt may be a list of prompts, and nobody says how many.
 _MANY_PROMPTS = ("text_completion", "embeddings")
 _EMBEDDINGS = "embeddings"
@@ -112,6 +120,8 @@ def account_of(call: Mapping[str, Any], context: int | None, finished: Finished 
     prompt, generated = call["prompt_tokens"] * choices, call["completion_tokens"]
     cause = _cause(call)
     recorded = {"prompt_tokens": prompt, "generation_tokens": generated, "cache_hits": call["cached_tokens"] or 0}
+    if cause == CACHED:
+        recorded = {}  # those tokens are in the books of an earlier call
     most = _most(call, context)
     if cause in (COMPLETED, REPEATED):
         requests = max(choices, len(call["finish_reasons"] or ()))
@@ -124,7 +134,7 @@ def account_of(call: Mapping[str, Any], context: int | None, finished: Finished 
         counted["cache_hits"] = _cache_hits(call, prompt)
         counted["requests"] = Range(requests, None if _many_prompts(call) else requests)
         most |= {"prompt_tokens": prompt, "finished_prompt_tokens": prompt, "cache_hits": prompt}
-    elif cause in (REFUSED_BY_GATEWAY, REFUSED_BY_ENGINE):
+    elif cause in (CACHED, REFUSED_BY_GATEWAY, REFUSED_BY_ENGINE):
         counted = dict.fromkeys(COUNTERS, NOTHING)
     else:
         counted = {name: Range(0, most[name]) for name in COUNTERS}
@@ -140,15 +150,19 @@ def account_of(call: Mapping[str, Any], context: int | None, finished: Finished 
 
 def _cause(call: Mapping[str, Any]) -> str:
     status, source = call["error_status"], call["usage_source"]
+    if source == USAGE_CACHE:
+        return CACHED
     if call["outcome"] == SUCCESS:
         if source != USAGE_ENGINE:
-            return GUESSED
+            return UNCOUNTED if source == USAGE_NONE else GUESSED
         return COMPLETED if (call["attempts"] or 1) == 1 else REPEATED
     if call["outcome"] == CLIENT_DISCONNECTED:
         return {USAGE_ENGINE: ABANDONED, USAGE_NONE: ABANDONED_UNCOUNTED}.get(source, ABANDONED_GUESSED)
+    if source != USAGE_NONE or call.get("cost_source") == UNKNOWN_COST:
+        return FAILED
     if call["model_served"] is None:
         return REFUSED_BY_GATEWAY
-    if status is not None and 400 <= status < 500 and status not in _MAY_HAVE_WORKED:
+    if status is not None and 400 <= status < 500 and status not in MAY_HAVE_WORKED:
         return REFUSED_BY_ENGINE
     return FAILED
 

@@ -45,6 +45,7 @@ def test_types_are_as_the_table_says(make_call: Any) -> None:
     response = {"choices": [{"finish_reason": "stop"}]}
     record = build_record(call, response, None, None, failed=True, behind_proxy=True)
     record = record._replace(response_id="x", budget_remaining_usd=1.0, tenant_claimed="user=x")
+    record = record._replace(model_requested="another", cache_hit=True)
     attributes = attributes_of(record)
     assert {row.name for row in SCHEMA} == set(attributes)
     for row in SCHEMA:

@@ -45,3 +45,16 @@ def test_a_stream_that_is_neither_true_nor_false_is_refused(stream: object) -> N
     assert raised.value.code == "400"
     # A route that is no LLM call has a meaning of its own for the field.
     assert asyncio.run(hook(None, None, {"stream": stream}, "list_files")) == {"stream": stream}
+
+
+@pytest.mark.parametrize("model", ["a,b", "a, b", ",", ["a", "b"], ["a"], {"a": 1}, 7])
+def test_several_models_are_refused(model: object) -> None:
+    with pytest.raises(NotAllowed, match='"model" must name one model'):
+        cleaned({"model": model})
+
+
+@pytest.mark.parametrize("call_type", ["atext_completion", "aembedding", "aresponses", "anthropic_messages"])
+def test_a_comma_in_a_name_is_no_list_where_litellm_does_not_take_it_for_one(call_type: str) -> None:
+    assert cleaned({"model": "a,b"}, call_type) == {"model": "a,b"}
+    with pytest.raises(NotAllowed, match='"model" must name one model'):
+        cleaned({"model": ["a", "b"]}, call_type)

@@ -35,10 +35,18 @@ def fail(logger: OtelCostLogger, kwargs: Any) -> None:
     asyncio.run(logger.async_log_failure_event(kwargs=kwargs, response_obj=None, start_time=None, end_time=None))
 
 
-def give_up(logger: OtelCostLogger, kwargs: Any, **exception: Any) -> None:
+def logging_object(details: Any) -> dict[str, Any]:
+    return {"litellm_logging_obj": SimpleNamespace(model_call_details=details)}
+
+
+def send(logger: OtelCostLogger, details: Any) -> None:
+    asyncio.run(logger.async_pre_call_deployment_hook(logging_object(details), "acompletion"))
+    logger.log_pre_api_call("mistral-7b", [], details)
+
+
+def give_up(logger: OtelCostLogger, kwargs: Any) -> None:
     request = {"litellm_call_id": kwargs["litellm_call_id"]}
-    error, key = SimpleNamespace(**exception), SimpleNamespace(api_key="a" * 64)
-    asyncio.run(logger.async_post_call_failure_hook(request, error, key))  # type: ignore[arg-type]
+    asyncio.run(logger.async_post_call_failure_hook(request, ValueError(), SimpleNamespace(api_key="a" * 64)))
 
 
 def failing(call: dict[str, Any]) -> dict[str, Any]:
@@ -133,23 +141,42 @@ def test_a_failure_is_recorded_when_the_proxy_gives_up(
     logger: OtelCostLogger, spans: InMemorySpanExporter, make_call: Any, behind_proxy: None
 ) -> None:
     call = failing(make_call())
+    send(logger, call)
     fail(logger, call)
     assert spans.get_finished_spans() == ()
-    give_up(logger, call, num_retries=2, max_retries=2)
+    send(logger, call)
+    send(logger, call)
+    give_up(logger, call)
     give_up(logger, call)
     (span,) = spans.get_finished_spans()
     assert span.attributes is not None
     assert span.attributes["llm.attempts"] == 3
 
 
-def test_the_num_retries_setting_is_no_count_of_attempts(
-    logger: OtelCostLogger, spans: InMemorySpanExporter, make_call: Any, behind_proxy: None
+def blocked(logger: OtelCostLogger, request: Any) -> None:
+    """What the proxy reports of a call for which a guardrail raised a plain exception: nothing else."""
+    error, key = ValueError("blocked"), SimpleNamespace(api_key="a" * 64)
+    asyncio.run(logger.async_post_call_failure_hook(request, error, key))
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_what_fails_between_proxy_and_litellm_is_a_failure_at_once(
+    logger: OtelCostLogger, spans: InMemorySpanExporter, make_call: Any, behind_proxy: None, asked: bool
 ) -> None:
-    fail(logger, call := failing(make_call()))
-    give_up(logger, call, num_retries=2, max_retries=None)
+    call = make_call()
+    request = {"litellm_call_id": call["litellm_call_id"], "model": "mistral", "messages": [], **logging_object(call)}
+    asyncio.run(logger.async_pre_call_hook(SimpleNamespace(api_key="a" * 64), None, request, "acompletion"))
+    if asked:
+        send(logger, call)
+        answer = SimpleNamespace(usage={"prompt_tokens": 8, "completion_tokens": 2})
+        asyncio.run(logger.async_post_call_success_deployment_hook(request, answer, None))
+    blocked(logger, {name: value for name, value in request.items() if name != "litellm_logging_obj"})
+    succeed(logger, call)  # LiteLLM has it in a queue
     (span,) = spans.get_finished_spans()
     assert span.attributes is not None
-    assert span.attributes["llm.attempts"] == 1
+    told = [span.attributes[f"llm.{name}"] for name in ("outcome", "completion_tokens", "cost_source")]
+    assert told == ["failure", 2, "custom_price"] if asked else ["failure", 0, "not_charged"]
+    assert (span.attributes["error.type"], logger.counts.repeated, logger.counts.missing) == ("ValueError", 1, 0)
 
 
 def test_a_caller_cannot_switch_its_record_off(logger: OtelCostLogger, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from otel_cost_logger.once import PendingFailures, Seen
+from otel_cost_logger.pricing import Cost
+from otel_cost_logger.progress import Progress
 from otel_cost_logger.record import CallRecord, build_record
 
 
@@ -45,7 +47,7 @@ def test_memory_is_bounded(record: CallRecord) -> None:
 
 def test_a_held_failure_is_given_out_once(record: CallRecord) -> None:
     pending = PendingFailures()
-    assert pending.hold("key", record) is None
+    assert pending.hold("key", record, Progress()) is None
     assert pending.overdue() == []
     assert pending.settle("key") is record
     assert pending.settle("key") is None
@@ -53,7 +55,7 @@ def test_a_held_failure_is_given_out_once(record: CallRecord) -> None:
 
 def test_a_failure_that_nobody_settles_is_overdue_in_the_end(record: CallRecord) -> None:
     pending = PendingFailures(wait_seconds=0.0)
-    pending.hold("key", record)
+    pending.hold("key", record, Progress())
     assert pending.overdue() == [record]
     assert pending.overdue() == []
 
@@ -61,6 +63,16 @@ def test_a_failure_that_nobody_settles_is_overdue_in_the_end(record: CallRecord)
 def test_a_displaced_failure_is_not_lost(record: CallRecord) -> None:
     pending = PendingFailures()
     other = record._replace(start_ns=record.start_ns + 1)
-    pending.hold("key", record)
-    assert pending.hold("key", other) is record
+    pending.hold("key", record, Progress())
+    assert pending.hold("key", other, Progress()) is record
     assert pending.overdue(everything=True) == [other]
+
+
+def test_a_failure_is_given_out_with_its_calls_attempts(record: CallRecord) -> None:
+    """What the later attempts made the engine do nobody has counted."""
+    pending, progress = PendingFailures(), Progress(attempts=1)
+    pending.hold("key", record._replace(cost=Cost(0, "not_charged", None)), progress)
+    progress.attempts = 3
+    final = pending.settle("key")
+    assert final is not None
+    assert (final.attempts, final.cost_source) == (3, "unknown")

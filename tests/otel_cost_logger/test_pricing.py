@@ -34,37 +34,37 @@ TOMORROW = 86_400 * 10**9
 
 
 def test_a_deployments_own_price_wins_and_its_version_changes_with_it() -> None:
-    first = cost_of({"response_cost": 7e-06}, CUSTOM, used_tokens=True)
+    first = cost_of({"response_cost": 7e-06}, CUSTOM)
     assert (first.nano_usd, first.source) == (7000, "custom_price")
     dearer = {"metadata": {"model_info": {"input_cost_per_token": 3e-6, "output_cost_per_token": 2e-6}}}
-    second = cost_of({"response_cost": 7e-06}, dearer, used_tokens=True)
+    second = cost_of({"response_cost": 7e-06}, dearer)
     assert second.price_version != first.price_version
 
 
 def test_a_price_under_litellm_metadata_counts_as_well() -> None:
     """/v1/messages and /v1/responses keep the deployment there."""
     moved = {"litellm_metadata": CUSTOM["metadata"]}
-    assert cost_of({"response_cost": 7e-06}, moved, used_tokens=True).source == "custom_price"
+    assert cost_of({"response_cost": 7e-06}, moved).source == "custom_price"
 
 
 def test_zero_from_the_map_means_that_it_has_no_price() -> None:
-    assert cost_of({"response_cost": 0.0}, {}, used_tokens=True) == Cost(0, "unpriced", None)
+    assert cost_of({"response_cost": 0.0}, {}) == Cost(0, "unpriced", None)
 
 
 def test_a_price_of_the_map_names_the_release_it_came_with() -> None:
-    cost = cost_of({"response_cost": 4.2e-06}, {}, used_tokens=True)
+    cost = cost_of({"response_cost": 4.2e-06}, {})
     assert (cost.nano_usd, cost.source) == (4200, "cost_map")
     assert cost.price_version is not None
     assert cost.price_version.startswith("litellm-")
 
 
 def test_no_tokens_is_not_the_same_as_no_price() -> None:
-    assert cost_of({"response_cost": 0.0}, CUSTOM, used_tokens=False) == Cost(0, "not_charged", None)
+    assert cost_of({"response_cost": 0.0}, CUSTOM, without_tokens="not_charged") == Cost(0, "not_charged", None)
 
 
 def test_a_price_of_zero_that_somebody_set_is_a_price() -> None:
     free = {"metadata": {"model_info": {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0}}}
-    assert cost_of({"response_cost": 0.0}, free, used_tokens=True).source == "custom_price"
+    assert cost_of({"response_cost": 0.0}, free).source == "custom_price"
 
 
 @given(st.integers(0, 10**7), st.integers(0, 10**7), st.integers(1, 10**6), st.integers(1, 10**6))

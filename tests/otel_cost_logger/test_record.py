@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from otel_cost_logger.attributes import attributes_of
 from otel_cost_logger.prices.reading import parse_book
+from otel_cost_logger.progress import Progress, progress_in
 from otel_cost_logger.record import CallRecord, build_record, clean
 
 RESPONSE = SimpleNamespace(choices=[SimpleNamespace(finish_reason="stop"), SimpleNamespace(finish_reason="length")])
@@ -20,6 +21,35 @@ RESPONSE = SimpleNamespace(choices=[SimpleNamespace(finish_reason="stop"), Simpl
 def build(kwargs: object, response: object = RESPONSE, **options: Any) -> CallRecord:
     return build_record(
         kwargs, response, None, None, **{"failed": False, "behind_proxy": True, "keep_error_message": False, **options}
+    )
+
+
+def seen_as(progress: Progress) -> dict[str, Any]:
+    """LiteLLM's details of a call of which our hooks saw ``progress``."""
+    details: dict[str, Any] = {}
+    progress_in(details)
+    return dict.fromkeys(details, progress)
+
+
+def book(price: str, *, valid_until: str = "2026-11-22") -> Any:
+    """A price book for "mistral", by default until the day before the payload's call began."""
+    return parse_book(
+        f"""\
+currency: USD
+prices:
+  - model: mistral
+    input_usd_per_million_tokens: {price}
+    output_usd_per_million_tokens: 10
+    cached_input_usd_per_million_tokens: 0
+    usd_per_request: 0.000001
+    valid_until: {valid_until}
+    source: the old contract
+  - served_model: mistral-7b
+    input_usd_per_million_tokens: 2
+    output_usd_per_million_tokens: 20
+    source: the new contract
+""",
+        "prices.yaml",
     )
 
 
@@ -76,7 +106,7 @@ def test_a_failure_names_the_error_but_not_its_text(make_call: Any) -> None:
         "InternalServerError",
         500,
     )
-    assert (record.cost_source, record.usage_source, record.response_id) == ("not_charged", "none", None)
+    assert (record.cost_source, record.usage_source, record.response_id) == ("unknown", "none", None)
     assert secret not in repr(record)
     assert build(call, None, failed=True, keep_error_message=True).error == secret
 
@@ -181,7 +211,7 @@ PAYLOAD_FIELDS = [
 ]  # fmt: skip
 CALL_FIELDS = [
     "litellm_call_id", "call_type", "model", "custom_llm_provider", "stream", "litellm_params", "exception",
-    "optional_params", "stream_options", "standard_logging_object",
+    "optional_params", "stream_options", "standard_logging_object", "cache_hit", "otel_cost_logger_progress",
 ]  # fmt: skip
 
 
@@ -217,28 +247,6 @@ def test_junk_in_any_field(make_call: Any, payload: Any, call: Any, response: An
     check_exportable(build(make_call(call, **payload), response, failed=failed))
 
 
-def book(price: str, *, valid_until: str = "2026-11-22") -> Any:
-    """A price book for "mistral", by default until the day before the payload's call began."""
-    return parse_book(
-        f"""\
-currency: USD
-prices:
-  - model: mistral
-    input_usd_per_million_tokens: {price}
-    output_usd_per_million_tokens: 10
-    cached_input_usd_per_million_tokens: 0
-    usd_per_request: 0.000001
-    valid_until: {valid_until}
-    source: the old contract
-  - served_model: mistral-7b
-    input_usd_per_million_tokens: 2
-    output_usd_per_million_tokens: 20
-    source: the new contract
-""",
-        "prices.yaml",
-    )
-
-
 def test_the_book_prices_a_call_at_the_price_of_its_beginning(make_call: Any) -> None:
     """The call began on 2026-11-23, and its record may be written years later."""
     expected = {"2026-11-22": 10 * 2000 + 5 * 20_000, "2026-11-23": 6 * 1000 + 5 * 10_000 + 1000}
@@ -263,7 +271,94 @@ def test_what_the_book_does_not_price_is_litellms_to_price(make_call: Any) -> No
     assert build(call, book=book("1")).cost_source == "custom_price"
 
 
-def test_a_call_without_tokens_is_not_charged_for_the_request_either(make_call: Any) -> None:
-    call = make_call(prompt_tokens=0, completion_tokens=0, total_tokens=0, response_cost=0.0)
-    record = build(call, book=book("1", valid_until="2026-12-31"))
-    assert (record.cost_nano_usd, record.cost_source, record.price_version) == (0, "not_charged", None)
+NO_TOKENS = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0, "response_cost": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("status", "by_proxy", "seen", "source"),
+    [
+        ("400", False, Progress(attempts=1, begun=True), "not_charged"),  # the engine says so
+        ("404", False, Progress(attempts=2, begun=True), "unknown"),  # of the first attempt it does
+        ("500", False, Progress(begun=True), "not_charged"),  # LiteLLM could not make a request of it
+        ("408", False, Progress(attempts=1, begun=True), "unknown"),
+        ("500", False, Progress(attempts=1, begun=True), "unknown"),
+        ("429", True, Progress(attempts=1), "not_charged"),  # the proxy's own, before it asked anybody
+        ("400", True, Progress(attempts=1, begun=True), "unknown"),  # and after: a guardrail, say
+        ("400", True, Progress(begun=True), "unknown"),  # or just before it is sent
+    ],
+)
+def test_counted_zero_is_not_the_same_as_counted_by_nobody(
+    make_call: Any, status: str, by_proxy: bool, seen: Progress, source: str
+) -> None:
+    call = make_call(
+        seen_as(seen) | {"litellm_no_upstream_llm_call": by_proxy},
+        error_information={"error_class": "X", "error_code": status},
+        **NO_TOKENS,
+    )
+    for prices in (None, book("1", valid_until="2026-12-31")):
+        record = build(call, None, failed=True, book=prices)
+        assert (record.cost_nano_usd, record.cost_source, record.price_version) == (0, source, None)
+
+
+def test_an_answer_without_a_count_is_not_free_but_unknown(make_call: Any) -> None:
+    for prices in (None, book("1", valid_until="2026-12-31")):
+        record = build(make_call(**NO_TOKENS), book=prices)
+        assert (record.cost_nano_usd, record.cost_source, record.usage_source) == (0, "unknown", "none")
+
+
+def test_a_price_by_the_second_needs_no_tokens(make_call: Any) -> None:
+    record = build(make_call(**NO_TOKENS | {"response_cost": 0.001}))
+    assert (record.cost_nano_usd, record.cost_source) == (1_000_000, "custom_price")
+
+
+def test_the_answers_own_count_comes_before_the_payloads(make_call: Any) -> None:
+    """After a fallback LiteLLM's payload has the tokens, the cost and the error of the attempt before."""
+    call = make_call(
+        seen_as(Progress(attempts=2, begun=True, sent=True)) | {"stream": True, "exception": ValueError("the first")},
+        prompt_tokens=10,
+        completion_tokens=0,
+        total_tokens=10,
+        response_cost=0.0,
+        error_information={"error_class": "InternalServerError", "error_code": "500"},
+    )
+    call["litellm_params"]["metadata"]["original_model_group"] = "small"
+    usage = {"prompt_tokens": 20, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 3}}
+    record = build(call, {"usage": usage})
+    assert (record.prompt_tokens, record.completion_tokens, record.cached_tokens) == (20, 7, 3)
+    assert (record.cost_nano_usd, record.cost_source) == (20 * 200 + 7 * 600, "custom_price")
+    assert (record.attempts, record.model, record.model_requested) == (2, "mistral", "small")
+    assert (record.outcome, record.error, record.error_type, record.error_status) == ("success", None, None, None)
+
+
+def test_the_cost_of_an_attempt_before_is_not_that_of_the_answer(make_call: Any) -> None:
+    call = make_call(seen_as(Progress(attempts=2, begun=True, sent=True)), response_cost=0.0)
+    assert build(call).cost_nano_usd == 10 * 200 + 5 * 600
+    assert build(call).price_version == build(make_call()).price_version
+
+
+def test_only_an_answer_of_another_model_names_the_one_that_was_asked_for(make_call: Any) -> None:
+    call = make_call()
+    call["litellm_params"]["metadata"]["original_model_group"] = "mistral"
+    assert build(call).model_requested is None
+
+
+@pytest.mark.parametrize("prices", [None, book("1", valid_until="2026-12-31")])
+def test_an_answer_from_litellms_cache_costs_nothing(make_call: Any, prices: Any) -> None:
+    hit = build(make_call(seen_as(Progress(begun=True)) | {"cache_hit": True}), book=prices)
+    assert (hit.usage_source, hit.cache_hit, hit.total_tokens) == ("cache", True, 15)
+    assert (hit.cost_nano_usd, hit.cost_source, hit.price_version) == (0, "not_charged", None)
+    # A caller can say so, too; whether the call was sent, nobody but the proxy can say.
+    sent = build(make_call(seen_as(Progress(attempts=1, begun=True, sent=True)) | {"cache_hit": True}), book=prices)
+    assert (sent.usage_source, sent.cache_hit) == ("engine", None)
+    assert sent.cost_nano_usd > 0
+
+
+def test_an_answer_that_its_caller_never_saw_is_counted(make_call: Any) -> None:
+    """A guardrail blocks it: LiteLLM's payload has nothing of it."""
+    answer = {"usage": {"prompt_tokens": 8, "completion_tokens": 12}}
+    seen = Progress(call_type="anthropic_messages", attempts=1, begun=True, sent=True, served="served", answer=answer)
+    call = make_call(seen_as(seen) | {"litellm_no_upstream_llm_call": True}, **NO_TOKENS)
+    record = build(call, None, failed=True)
+    assert (record.outcome, record.usage_source, record.call_type) == ("failure", "engine", "anthropic_messages")
+    assert (record.prompt_tokens, record.completion_tokens, record.model_served) == (8, 12, "served")
+    assert (record.cost_nano_usd, record.cost_source) == (8 * 200 + 12 * 600, "custom_price")

@@ -41,7 +41,7 @@ def records(*calls: dict[str, Any]) -> pd.DataFrame:
         ANSWERED | {"call_id": f"call-{n}", "trace_id": f"t{n}", "span_id": f"s{n}"} | call
         for n, call in enumerate(calls)
     ]
-    frame = pd.DataFrame(rows, columns=[*ANSWERED, "call_id", "trace_id", "span_id"], dtype=object)
+    frame = pd.DataFrame(rows, columns=[*ANSWERED, "cost_source", "call_id", "trace_id", "span_id"], dtype=object)
     counts = ("choice_count", "prompt_tokens", "completion_tokens", "cached_tokens", "attempts", "error_status")
     return frame.astype(dict.fromkeys(counts, "Int64")).assign(start=START)
 
@@ -107,6 +107,25 @@ def test_completed_calls_balance_to_the_token() -> None:
     assert set(result.table["residual"]) == {0}
     assert result.calls.empty
     assert repr(result) == "<reconciliation: balanced exactly: 2 completed calls, 32 tokens>"
+
+
+def test_an_answer_from_the_cache_is_in_the_books_once() -> None:
+    cached = {"usage_source": "cache", "cost_source": "not_charged"}
+    result = balance(records({}, cached), counted(10, 5))
+    assert result.verdict == "balanced exactly: 1 completed calls, 15 tokens"
+    assert list(result.calls["cause"]) == [accounts.CACHED]
+    assert not balance(records({}, cached), counted(20, 10, requests=2)).balanced
+
+
+@pytest.mark.parametrize("status", [400, 408, 500])
+@pytest.mark.parametrize("outcome", ["success", "failure"])
+def test_what_nobody_counted_has_bounds_whatever_the_status(outcome: str, status: int) -> None:
+    """A guardrail's 400 comes after the engine has worked."""
+    uncounted = FAILED | {"outcome": outcome, "error_status": status, "cost_source": "unknown"}
+    result = balance(records({}, uncounted), counted(20, 9, finished=(10, 5)))
+    assert result.balanced
+    assert only_call(result)["cause"] == (accounts.UNCOUNTED if outcome == "success" else accounts.FAILED)
+    assert not balance(records({}, uncounted), counted(20 + 2 * CONTEXT, 9, finished=(10, 5))).balanced
 
 
 @pytest.mark.parametrize("off", [-1, 1])

@@ -4,7 +4,8 @@ One row per UTC day (that on which the calls ended), tenant, model as asked for,
 of it. A row's cost is the sum of its records' nano-dollars, exactly. The ledger holds one cost for each call, and it is
 not split into input and output afterwards: prices may have changed since. So a row has one quantity, its tokens, and no
 unit prices; how many tokens were input, cached or output is in columns of our own (``x_...``), null where no record
-knows. Calls without a token and without a cost are no charge and in no row. A day that is not over, or that ``--since``
+knows. Calls for which no engine worked are no charge and in no row, those that nobody counted are rows without tokens,
+and tokens from LiteLLM's cache are rows without a cost. A day that is not over, or that ``--since``
 or ``--until`` cuts, is a row of what it has so far: export whole days to add files up.
 
 FOCUS has more conditional columns, for what a ledger of calls does not know: commitments, regions, invoices, resources.
@@ -126,13 +127,18 @@ COLUMNS: tuple[Column, ...] = (
 _DAY_NS = 86_400 * 10**9
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DIGITS = 9  # a nano-dollar
+_WITHOUT_COST = {  # by cost source
+    "unpriced": "; nobody has a price",
+    "unknown": "; nobody has counted",
+    "not_charged": "; from LiteLLM's cache",
+}
 _TOKENS = "Tokens"  # as the specification's list of units spells it
 _SELECT = (
     "SELECT s.end_ns / ? AS day, coalesce(s.tenant_id, 'unknown') AS tenant, coalesce(s.model, 'unknown') AS sku, "
     "coalesce(s.cost_source, 'unknown') AS source, s.price_version AS version, count(*), "
     "coalesce(sum(s.prompt_tokens), 0), sum(s.cached_tokens), coalesce(sum(s.completion_tokens), 0), "
     "sum(s.reasoning_tokens), coalesce(sum(s.cost_nano_usd), 0) FROM spans s WHERE {} "
-    "AND (s.total_tokens != 0 OR s.cost_nano_usd != 0) "
+    "AND (s.total_tokens != 0 OR s.cost_nano_usd != 0 OR s.cost_source = 'unknown') "
     "GROUP BY day, tenant, sku, source, version ORDER BY day, tenant, sku, source, version"
 )
 
@@ -157,7 +163,7 @@ def rows(connection: sqlite3.Connection, window: Window, *, provider: str, billi
             "BillingPeriodStart": month,
             "ChargeCategory": "Usage",
             "ChargeClass": None,
-            "ChargeDescription": f"{calls} calls of {model}" + ("; nobody has a price" if source == "unpriced" else ""),
+            "ChargeDescription": f"{calls} calls of {model}{'' if nano_usd else _WITHOUT_COST.get(source, '')}",
             "ChargeFrequency": "Usage-Based",
             "ChargePeriodEnd": begin + timedelta(days=1),
             "ChargePeriodStart": begin,

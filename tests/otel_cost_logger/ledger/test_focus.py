@@ -76,6 +76,9 @@ def ledger(tmp_path: Path, make_spans: Any) -> Path:
     rejected = {"llm.tenant_id": "unauthenticated", "llm.model": "x", "llm.cost_source": "not_charged"}
     zero = {"llm.prompt_tokens": 0, "llm.completion_tokens": 0, "llm.total_tokens": 0, "llm.cost_nano_usd": 0}
     processor.on_end(make_spans(1, "rejected", **rejected, **zero)[0])
+    cached = {"llm.tenant_id": "acme", "llm.model": "mistral", "llm.cost_source": "not_charged"}
+    processor.on_end(make_spans(1, "from the cache", **cached, **zero | tokens)[0])
+    processor.on_end(make_spans(1, "timed out", **cached | {"llm.cost_source": "unknown"}, **zero)[0])
     processor.on_end(make_spans(1, "somebody else's span")[0])
     processor.on_end(make_spans(1, "a cost and no more", **{"llm.cost_nano_usd": 7})[0])
     processor.shutdown()
@@ -147,7 +150,7 @@ def test_the_sums_are_the_ledgers_exactly(ledger: Path, capsys: pytest.CaptureFi
         ("x_CachedInputTokens", "cached_tokens"),
     ):
         assert sum(Decimal(row[column] or 0) for row in rows) == total(ledger, field)
-    assert sum(int(row["x_Calls"]) for row in rows) == 61
+    assert sum(int(row["x_Calls"]) for row in rows) == 63
 
 
 def test_an_unpriced_charge_says_so_and_an_unknown_number_is_null(
@@ -159,6 +162,20 @@ def test_an_unpriced_charge_says_so_and_an_unknown_number_is_null(
     assert {(Decimal(row["EffectiveCost"]), row["x_PriceVersion"]) for row in unpriced} == {(Decimal(0), "")}
     assert all(row["ChargeDescription"].endswith("; nobody has a price") for row in unpriced)
     assert {row["x_CachedInputTokens"] for row in unpriced} == {""}
+
+
+@pytest.mark.parametrize(
+    ("source", "tokens", "words"),
+    [("unknown", False, "; nobody has counted"), ("not_charged", True, "; from LiteLLM's cache")],
+)
+def test_counted_by_nobody_and_counted_before_are_rows_of_their_own(
+    ledger: Path, capsys: pytest.CaptureFixture[str], source: str, tokens: bool, words: str
+) -> None:
+    (row,) = [
+        row for row in exported(ledger, capsys) if row["x_CostSource"] == source and row["SubAccountId"] == "acme"
+    ]
+    assert (Decimal(row["EffectiveCost"]), Decimal(row["ConsumedQuantity"]) > 0) == (0, tokens)
+    assert row["ChargeDescription"] == f"1 calls of mistral{words}"
 
 
 def test_the_end_of_a_month_divides_billing_periods(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -180,7 +180,8 @@ def test_nothing_in_a_body_changes_the_price(running: Stack, call: Call, path: s
     call("booked")  # the records of those before it have come by now
     spans = read_ledger(running.ledger)
     refused = spans[spans["call_id"].isin([call_id for call_id, status in statuses if status != 200])]
-    assert set(refused["cost_source"]) <= {"not_charged"}
+    # Over one of them LiteLLM stumbles when it has begun to send: nobody can tell that no engine worked.
+    assert set(refused["cost_source"]) <= {"not_charged", "unknown"}
 
 
 def test_nor_the_price_of_the_calls_after_it(running: Stack, call: Call) -> None:
