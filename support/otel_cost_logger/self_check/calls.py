@@ -138,7 +138,6 @@ _NOT_ANSWERED: dict[str, Any] = {
     "cost_usd": 0.0,
     "budget_remaining_usd": _left(0),
     "usage_source": "none",
-    "cost_source": "not_charged",
     "success": False,
 }
 
@@ -149,6 +148,7 @@ _FAILED: dict[str, Any] = {
     "error_type": "InternalServerError",
     "error_status": 500,
     "attempts": 2,
+    "cost_source": "unknown",  # the engine may have worked
 }
 
 _REFUSED: dict[str, Any] = {
@@ -161,6 +161,7 @@ _REFUSED: dict[str, Any] = {
     "error_type": "KeyRefused",
     "error_status": 401,
     "attempts": 1,
+    "cost_source": "not_charged",
     # Refused before LiteLLM looks at the headers, and no engine was told anything.
     **dict.fromkeys(("call_id", "span"), AnyText()),
     "parent": None,

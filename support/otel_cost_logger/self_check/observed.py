@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
 from otel_cost_logger.logger import OtelCostLogger
 from otel_cost_logger.provider import build_provider
-from otel_cost_logger.record import CallRecord, record_of_abandoned
+from otel_cost_logger.record import CallRecord, record_of_unreported
 from otel_cost_logger.self_check.interfaces import (
     ATTEMPT,
     EXCEPTION,
@@ -51,7 +51,7 @@ class Observed(OtelCostLogger):
 
     def abandoned(self) -> CallRecord:
         """The record of the latest call, had its caller hung up before anything came back."""
-        return record_of_abandoned(self._request, time.time_ns())
+        return record_of_unreported(self._request, time.time_ns())
 
     def look(self, place: str, thing: Any) -> Any:
         """Note what ``thing``, which is given at ``place``, has; returns it."""
