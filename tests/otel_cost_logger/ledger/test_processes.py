@@ -85,11 +85,11 @@ def ledger(tmp_path: Path) -> Path:
     return tmp_path / "ledger.db"
 
 
-@pytest.mark.parametrize(("pid", "host"), [("pid", "host"), (str(os.getpid()), "host"), ("pid", "'old-pod'")])
+@pytest.mark.parametrize(("pid", "host"), [("pid", "host"), ("{own}", "host"), ("pid", "'old-pod'")])
 def test_a_killed_process_is_gone_at_once_under_whatever_name(ledger: Path, pid: str, host: str) -> None:
     """In a container the proxy has the same process id after each restart, and a pod another host name."""
     with living(ledger) as process:
-        change(ledger, f"UPDATE processes SET pid = {pid}, host = {host}")
+        change(ledger, f"UPDATE processes SET pid = {pid.format(own=os.getpid())}, host = {host}")
         assert (asked(ledger), without_record(ledger)) == (HELD, (1, 0))
         kill(process)
         assert (asked(ledger), without_record(ledger)) == (FREE, (0, 1))
