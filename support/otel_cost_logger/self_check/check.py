@@ -96,7 +96,8 @@ def _found(exporters: bool) -> tuple[list[str], list[str]]:
     gone = []
     try:
         gone = interfaces.names_gone(exporters=exporters)
-        gone += asyncio.run(_calls(wrong), loop_factory=asyncio.SelectorEventLoop)  # type: ignore[call-arg]
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            gone += runner.run(_calls(wrong))
     except Exception as error:
         wrong.append(f"{type(error).__name__}: {error}"[:300])
     return wrong, [str(row) for row in gone]
