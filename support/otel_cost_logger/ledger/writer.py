@@ -123,10 +123,11 @@ class LedgerWriter:
                 self._transaction(lambda _: None)
             except _FILE_ERRORS as error:
                 self._disconnect()
-                if not is_locked(error):
-                    raise LedgerError(
-                        f"{_said(self._path, error)}; name a local file that this user may write"
-                    ) from error
+                if is_locked(error):
+                    return
+                if isinstance(error, LedgerError):  # it says itself what to do
+                    raise
+                raise LedgerError(f"{_said(self._path, error)}; name a local file that this user may write") from error
 
     # From the threads that serve calls.
 
