@@ -153,7 +153,7 @@ def test_a_proxied_text_completion_ends_with_its_usage(
     assert "stream_options" not in prepared(logger, attempt(), "atext_completion")
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     request=st.dictionaries(
         st.sampled_from(
