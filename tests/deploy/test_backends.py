@@ -18,7 +18,7 @@ from opentelemetry.sdk import environment_variables
 from otel_cost_logger import settings
 from otel_cost_logger.attributes import SCHEMA
 from otel_cost_logger.ledger.schema import TABLES
-from otel_cost_logger.provider import _exporter
+from otel_cost_logger.provider import span_exporter
 from workbook.paths import DEPLOY
 
 FILES = sorted((DEPLOY / "backends").iterdir())
@@ -76,7 +76,7 @@ def test_an_exporter_can_be_made_of_it(path: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv(name, value)
     chosen = settings.Settings.from_environment()
     assert chosen.exporters == ("otlp",)
-    exporter: Any = _exporter("otlp", chosen)
+    exporter: Any = span_exporter("otlp", chosen)
     try:
         hosts = {"honeycomb": "api.eu1.honeycomb.io:443"}
         assert exporter._endpoint == hosts.get(path.stem, "127.0.0.1:4317")

@@ -18,7 +18,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from otel_cost_logger.durable import DurableSpanProcessor
 from otel_cost_logger.ledger import drain
 from otel_cost_logger.otlp.channel import CHANNEL_OPTIONS
-from otel_cost_logger.provider import _exporter
+from otel_cost_logger.provider import span_exporter
 from otel_cost_logger.settings import Settings
 from workbook.paths import BUILD_VARIABLE
 from workbook.ports import free_port
@@ -200,7 +200,7 @@ def test_a_grpc_collector_that_is_away_is_looked_for_at_nearly_every_attempt(
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
         scaled = tuple((name, 100) for name, _ in CHANNEL_OPTIONS)
         monkeypatch.setattr("otel_cost_logger.provider.CHANNEL_OPTIONS", scaled)
-        processor = durable(_exporter("otlp", Settings(exporters=("otlp",))))
+        processor = durable(span_exporter("otlp", Settings(exporters=("otlp",))))
         processor.on_end(*make_spans(1))
         eventually(lambda: processor.counts.failures >= 30, "the collector is missed")
         server.shutdown()
