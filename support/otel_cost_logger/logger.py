@@ -400,7 +400,7 @@ def _price_book(settings: Settings) -> LastGood[PriceBook] | None:
         # Each call asks for it; a look at the file takes longer than to price a call.
         return LastGood(settings.prices_file, read_book, lambda book: f"version {book.version}", look_seconds=1.0)
     except PriceBookError as error:
-        raise SettingsError(f"{PRICES_FILE}: {error}") from error
+        raise SettingsError(f"{PRICES_FILE}: {'; '.join(str(error).splitlines())}") from error
 
 
 def _bad_request(error: Exception) -> Exception:

@@ -139,7 +139,9 @@ class Settings:
         if (self.processor == DURABLE) != (self.ledger is not None):
             raise SettingsError(f"{_PROCESSOR}={DURABLE} and {LEDGER_FILE} belong together; set both")
         if self.budgets_file is not None and self.ledger is None:
-            raise SettingsError(f"{BUDGETS_FILE} is set, but {LEDGER_FILE} is not: budgets are kept in the ledger")
+            raise SettingsError(
+                f"{BUDGETS_FILE} is set, but {LEDGER_FILE} is not: budgets are kept in the ledger; set both or none"
+            )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -149,7 +151,6 @@ class Settings:
         names = [name.strip() for name in env.get("OTEL_TRACES_EXPORTER", "").split(",") if name.strip()]
         for name in names:
             _check("OTEL_TRACES_EXPORTER", name, (CONSOLE, OTLP, NONE))
-        protocol = env.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or env.get("OTEL_EXPORTER_OTLP_PROTOCOL") or GRPC
         ledger = _ledger(env)
         processor = env.get(_PROCESSOR) or (DURABLE if ledger else None)
         if processor:
@@ -164,7 +165,7 @@ class Settings:
         keys_file = env.get(KEYS_FILE_VARIABLE, "").strip()
         return cls(
             exporters=tuple(name for name in dict.fromkeys(names or [CONSOLE]) if name != NONE),
-            protocol=_check("OTEL_EXPORTER_OTLP_PROTOCOL", protocol, (GRPC, HTTP_PROTOBUF)),
+            protocol=_protocol(env, "TRACES"),
             processor=processor,
             genai_spans=_GENAI_OPT_IN in opt_in,
             error_messages=_is_true(env, _ERROR_MESSAGES),
@@ -194,11 +195,17 @@ def _is_true(env: Mapping[str, str], variable: str) -> bool:
 def _metrics_protocol(env: Mapping[str, str]) -> str | None:
     if _check(_METRICS_EXPORTER, env.get(_METRICS_EXPORTER) or NONE, (OTLP, NONE)) == NONE:
         return None
-    variable = "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"
-    protocol = env.get(variable) or env.get("OTEL_EXPORTER_OTLP_PROTOCOL") or GRPC
     if interval := env.get(_METRIC_INTERVAL):
         _above_0(_METRIC_INTERVAL, interval, "milliseconds")
-    return _check(variable, protocol, (GRPC, HTTP_PROTOBUF))
+    return _protocol(env, "METRICS")
+
+
+def _protocol(env: Mapping[str, str], signal: str) -> str:
+    """Of the OTLP exporter of ``signal``, whose own variable comes first."""
+    for variable in (f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        if value := env.get(variable):
+            return _check(variable, value, (GRPC, HTTP_PROTOBUF))
+    return GRPC
 
 
 def _ledger(env: Mapping[str, str]) -> Ledger | None:
@@ -210,7 +217,9 @@ def _ledger(env: Mapping[str, str]) -> Ledger | None:
     if not file:
         for variable in (_LEDGER_SYNC, _LEDGER_DAYS):
             if env.get(variable):
-                raise SettingsError(f"{variable} is set, but {LEDGER_FILE} is not: there is no ledger")
+                raise SettingsError(
+                    f"{variable} is set, but {LEDGER_FILE} is not: there is no ledger; set both or none"
+                )
         return None
     path = Path(file)
     if path.is_dir() or file.endswith(os.sep):
@@ -224,7 +233,7 @@ def _above_0(variable: str, text: str, unit: str) -> float:
     except ValueError:
         number = math.nan
     if not (number > 0 and math.isfinite(number)):
-        raise SettingsError(f"{variable}={text!r} is not a number of {unit} above 0")
+        raise SettingsError(f"{variable}={text!r} is not a number of {unit} above 0; correct it or unset it")
     return number
 
 

@@ -87,9 +87,8 @@ class Stack(Managed):
             self._engine.wait()
         self._receiver.wait()
         self._proxy.env.update(self._proxy_environment())
-        self._proxy.launch()
-        self._keys = self._make_keys()  # while the proxy imports what it needs
-        self._proxy.wait()
+        self._keys = self._make_keys()  # first: a proxy does not start without its keys file
+        self._proxy._start()
 
     def _stop(self) -> None:
         # Who sends spans first: the last of them leave while it ends.

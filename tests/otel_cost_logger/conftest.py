@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -282,3 +283,16 @@ def durable(ledger: Path) -> Iterator[Callable[..., DurableSpanProcessor]]:
     yield make
     for processor in made:
         processor.shutdown()
+
+
+@pytest.fixture
+def no_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may write to a read-only file: SQLite is told instead."""
+    connect = sqlite3.connect
+
+    def read_only(path: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(path, **options)
+        connection.execute("PRAGMA query_only = 1")
+        return connection
+
+    monkeypatch.setattr("otel_cost_logger.ledger.file.sqlite3.connect", read_only)

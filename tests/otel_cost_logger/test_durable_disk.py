@@ -143,19 +143,6 @@ def test_a_file_that_cannot_be_made_is_counted_and_spans_are_sent_from_memory(
     assert said(caplog, "cannot be written") == 1
 
 
-@pytest.fixture
-def no_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Root may write to a read-only file: SQLite is told instead."""
-    connect = sqlite3.connect
-
-    def read_only(path: Any, **options: Any) -> sqlite3.Connection:
-        connection = connect(path, **options)
-        connection.execute("PRAGMA query_only = 1")
-        return connection
-
-    monkeypatch.setattr("otel_cost_logger.ledger.file.sqlite3.connect", read_only)
-
-
 def test_a_read_only_file_is_counted_and_said_once(
     ledger: Path, durable: Make, make_spans: Any, caplog: pytest.LogCaptureFixture, no_root: None
 ) -> None:
@@ -165,7 +152,7 @@ def test_a_read_only_file_is_counted_and_said_once(
             processor.on_end(span)
         processor.expect_call("id", "tenant", "model")
     assert (processor.counts.written, processor.counts.waiting, processor.counts.lost) == (0, 5, 0)
-    assert said(caplog, "cannot be written (attempt to write a readonly database)") == 1
+    assert said(caplog, "cannot be written: attempt to write a readonly database") == 1
 
 
 def test_what_waits_in_memory_has_a_limit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import shutil
 import sqlite3
@@ -30,6 +31,11 @@ def ask(running: Stack, tenant: str) -> int:
         timeout=60,
         trust_env=False,
     ).status_code
+
+
+def probe(running: Stack, of: str) -> tuple[int, Any]:
+    answer = httpx.get(f"{running.proxy_url}/health/{of}", timeout=60, trust_env=False)
+    return answer.status_code, answer.json()
 
 
 def ask_often(running: Stack, count: int) -> None:
@@ -131,12 +137,16 @@ def test_a_proxy_goes_on_whatever_becomes_of_its_ledger(
 
 
 def test_a_proxy_on_a_full_disk_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Any) -> None:
-    """Files may not grow beyond a limit that is lifted later: what a full disk does, and an operator who makes room."""
+    """Files may not grow beyond a limit that is lifted later: what a full disk does, and an operator who makes room.
+
+    Meanwhile the readiness probe fails, and says why; the proxy lives, and answers.
+    """
     monkeypatch.setenv("WORKBOOK_BUILD_DIR", str(tmp_path / "build"))
     with stack("durable-full", processor="durable") as running:
         ledger = running.durable_ledger
         ask_often(running, 5)
         eventually(lambda: rows(ledger, "SELECT count(*) FROM spans") == [(5,)], "the records are in the file")
+        assert probe(running, "readiness")[0] == 200
         proxy = listener(urlsplit(running.proxy_url).port or 0)
         assert proxy is not None
         written = ledger.with_name("ledger.db-wal").stat().st_size
@@ -145,10 +155,16 @@ def test_a_proxy_on_a_full_disk_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
         limits = resource.prlimit(proxy, resource.RLIMIT_FSIZE, little)
         ask_often(running, 30)
         eventually(lambda: "cannot be written" in running.proxy.log.read_text(), "the disk is full")
+        status, said = probe(running, "readiness")
+        assert status == 503
+        assert said["status"] == "unhealthy"
+        assert re.search(rf"calls cannot be recorded: the ledger {ledger} cannot be written: .+", said["reason"])
+        assert probe(running, "liveliness")[0] == 200
         resource.prlimit(proxy, resource.RLIMIT_FSIZE, limits)
         ask_often(running, 5)
         assert len(set(running.wait_for_records(40, timeout=60)["span_id"])) == 40
         eventually(lambda: rows(ledger, "SELECT count(*) FROM spans") == [(40,)], "nothing is missing in the file")
+        assert probe(running, "readiness")[0] == 200
         assert whole_after_a_stop(running, tmp_path) == 40
 
 

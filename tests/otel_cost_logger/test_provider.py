@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +18,11 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from otel_cost_logger import OtelCostLogger
 from otel_cost_logger.attributes import attributes_of
 from otel_cost_logger.provider import build_provider, get_tracer_provider
 from otel_cost_logger.record import build_record
-from otel_cost_logger.settings import Settings
+from otel_cost_logger.settings import Ledger, Settings
 from otel_cost_logger.span import emit_span
 from otel_cost_logger.termination import FlushOnTermination
 
@@ -47,6 +51,31 @@ def test_a_forked_child_builds_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     if pid == 0:
         os._exit(0 if get_tracer_provider() is not ours else 1)
     assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_loggers_with_equal_settings_share_a_provider_and_a_forked_child_has_its_own(tmp_path: Path) -> None:
+    def made() -> Settings:
+        return Settings(exporters=(), processor="durable", ledger=Ledger(tmp_path / "ledger.db"))
+
+    first, second, other = OtelCostLogger(made()), OtelCostLogger(made()), OtelCostLogger(Settings(exporters=()))
+    ours = first._provider()
+    assert second._provider() is ours
+    assert other._provider() is not ours
+    pid = os.fork()
+    if pid == 0:
+        theirs = first._provider()
+        os._exit(0 if theirs is not ours and second._provider() is theirs else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert first._provider() is ours
+
+
+def test_a_logger_with_a_ledger_in_its_settings_writes_there(tmp_path: Path, make_call: Any) -> None:
+    """Whatever the environment says."""
+    ledger = tmp_path / "ledger.db"
+    logger = OtelCostLogger(Settings(exporters=(), processor="durable", ledger=Ledger(ledger)))
+    logger.log_success_event(make_call(), None, None, None)
+    with closing(sqlite3.connect(ledger)) as connection:
+        assert connection.execute("SELECT tenant_id FROM spans").fetchall() == [("tenant-acme",)]
 
 
 def test_console_exports_each_span_at_once_and_otlp_in_batches() -> None:

@@ -55,15 +55,17 @@ def read_budgets(path: Path) -> BudgetBook:
     except OSError as error:
         raise BudgetsFileError(f"budgets file {path}: {error.strerror}; create it or name another") from error
     except UnicodeDecodeError as error:
-        raise BudgetsFileError(f"budgets file {path}: not UTF-8 text ({error.reason})") from error
+        raise BudgetsFileError(f"budgets file {path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
         raise BudgetsFileError(
-            f"budgets file {path}{line}: not valid YAML: {error.problem or error.context}"
+            f"budgets file {path}{line}: not valid YAML: {error.problem or error.context}; correct it"
         ) from error
     except (yaml.YAMLError, RecursionError) as error:
-        raise BudgetsFileError(f"budgets file {path}: not valid YAML: {error}") from error
+        raise BudgetsFileError(
+            f"budgets file {path}: not valid YAML: {' '.join(str(error).split())}; correct it"
+        ) from error
     return _Reader(path).book(root)
 
 

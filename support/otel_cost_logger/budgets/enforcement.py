@@ -107,7 +107,7 @@ def _require_no_budget(keys_file: Path) -> None:
     try:
         keys = read_keys(keys_file)
     except KeysFileError:
-        return  # it may still be on its way; `auth` tells
+        return  # the start tells
     if limited := [key.alias for key in keys.values() if key.budget_usd]:
         raise SettingsError(
             f"{keys_file}: the key {limited[0]} has a budget, but {LEDGER_FILE} is not set: budgets are kept in the "

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
 
-from otel_cost_logger.doctor.parts import PARTS, free_space
+from otel_cost_logger.doctor.parts import PARTS, UNREADABLE, free_space
+from otel_cost_logger.garbage_collection import warning
 from otel_cost_logger.identity import versions
-from otel_cost_logger.ledger.file import LedgerError
 from otel_cost_logger.settings import OTLP, VARIABLES, Settings
 from otel_cost_logger.start import StartError
 
@@ -35,13 +34,8 @@ class Finding:
 
 def python_and_versions() -> Iterator[Finding]:
     """Which versions there are, and whether this Python can crash a proxy."""
-    old = sys.version_info < (3, 12)
-    yield Finding(
-        WARN if old else OK,
-        "versions",
-        versions(),
-        "use Python 3.12 or later: before, setting a context variable can crash the process" if old else "",
-    )
+    words = warning()
+    yield Finding(WARN if words else OK, "versions", versions(), words or "")
 
 
 def settings(environment: Mapping[str, str] | None = None) -> tuple[Settings | None, list[Finding]]:
@@ -61,7 +55,7 @@ def files(read: Settings) -> Iterator[Finding]:
     for name, describe in PARTS.items():
         try:
             yield Finding(OK, name, describe(read))
-        except (ValueError, LedgerError, OSError) as error:
+        except UNREADABLE as error:
             yield Finding(FAIL, name, str(error), "mend the file, or name another one")
     if read.ledger is None:
         yield Finding(WARN, "ledger", "a record is lost when the process dies", "set OTEL_COST_LOGGER_LEDGER_FILE")

@@ -9,18 +9,26 @@ from pathlib import Path
 
 from otel_cost_logger.budgets.book import read_budgets
 from otel_cost_logger.keys.file import read_keys
-from otel_cost_logger.ledger.file import LedgerError, open_for_reading
-from otel_cost_logger.ledger.schema import VERSION
+from otel_cost_logger.ledger.file import LedgerError, open_any_version, refuse_newer, schema_version
 from otel_cost_logger.prices.reading import read_book
 from otel_cost_logger.settings import OTLP, Settings
 
+# What a part raises that cannot be described.
+UNREADABLE = (ValueError, LedgerError, OSError)
 _FEW_BYTES = 1 << 30
 
 
 def settings_line(settings: Settings | None = None) -> str:
-    """All parts in one line. Raises what reading a file raises."""
+    """All parts in one line; of a part that cannot be read at present, such as a locked ledger, why."""
     settings = settings or Settings.from_environment()
-    return "; ".join(f"{name}: {describe(settings)}" for name, describe in PARTS.items())
+    return "; ".join(f"{name}: {_described(describe, settings)}" for name, describe in PARTS.items())
+
+
+def _described(describe: Callable[[Settings], str], settings: Settings) -> str:
+    try:
+        return describe(settings)
+    except UNREADABLE as error:
+        return " ".join(str(error).split())
 
 
 def _ledger(settings: Settings) -> str:
@@ -29,10 +37,9 @@ def _ledger(settings: Settings) -> str:
     path = settings.ledger.path
     if not path.exists():
         return f"{path}, made at the proxy's start"
-    with closing(open_for_reading(path)) as connection:
-        (schema,) = connection.execute("PRAGMA user_version").fetchone()
-    if schema > VERSION:
-        raise LedgerError(f"{path} was written by a newer version of this plugin (schema {schema}, here {VERSION})")
+    with closing(open_any_version(path)) as connection:
+        refuse_newer(path, connection)
+        schema = schema_version(connection)
     return f"{path} (schema {schema}, sync {settings.ledger.sync}, {settings.ledger.keep_days:g} days)"
 
 

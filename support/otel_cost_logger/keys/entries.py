@@ -152,7 +152,9 @@ def _keys(document: object) -> dict[str, TenantKey]:
     _known(document, (), ("version", "keys"))
     version = document.get("version", 1)
     if isinstance(version, bool) or version not in range(1, VERSION + 1):
-        _wrong(("version",), f'"version" is {version!r}; this plugin reads {VERSION} and earlier ones')
+        _wrong(
+            ("version",), f'"version" is {version!r}; this plugin reads {VERSION} and earlier ones; install a newer one'
+        )
     entries = document.get("keys")
     if not isinstance(entries, list):
         _wrong(("keys",) if "keys" in document else (), 'expected an object with a list under "keys"')

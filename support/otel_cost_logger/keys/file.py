@@ -199,4 +199,4 @@ def _text(path: Path) -> str:
             f"{KEYS_FILE_VARIABLE}"
         ) from error
     except UnicodeDecodeError as error:
-        raise KeysFileError(f"keys file {path} is not UTF-8 text (byte {error.start})") from error
+        raise KeysFileError(f"keys file {path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error

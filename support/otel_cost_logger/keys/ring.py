@@ -44,7 +44,7 @@ def key_ring() -> KeyRing:
     global _ring
     with _ring_lock:
         if _ring is None:
-            path = os.environ.get(KEYS_FILE_VARIABLE)
+            path = os.environ.get(KEYS_FILE_VARIABLE, "").strip()
             if not path:
                 raise KeysFileError(f"{KEYS_FILE_VARIABLE} is not set: it names the file that maps keys to tenants")
             _ring = KeyRing(Path(path))

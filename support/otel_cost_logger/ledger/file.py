@@ -115,7 +115,10 @@ def refuse_newer(path: Path, connection: sqlite3.Connection) -> None:
     """Raises `LedgerError` for a ledger with a later schema than this plugin's: it could be misread."""
     version = schema_version(connection)
     if version > VERSION:
-        raise LedgerError(f"{path} was written by a newer version of this plugin (schema {version}, here {VERSION})")
+        raise LedgerError(
+            f"{path} was written by a newer version of this plugin (schema {version}, here {VERSION}); install that "
+            "version, or name another file"
+        )
 
 
 def open_beside_writer(path: Path) -> sqlite3.Connection | None:

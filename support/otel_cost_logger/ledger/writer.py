@@ -40,6 +40,7 @@ _BUSY_SECONDS = 1.0  # an event loop may be waiting
 _RETRY_ROWS = 500
 _PROCESS = list(COLUMNS).index("process")
 _FILE_ERRORS = (sqlite3.Error, OSError, LedgerError)
+_ProcessInFile = tuple[FileIdentity | None, int]  # which file, and this process's id in it
 
 _log = logging.getLogger(__name__)
 
@@ -85,9 +86,9 @@ class LedgerWriter:
         self._capacity = capacity
         self._connection: sqlite3.Connection | None = None
         self._identity: FileIdentity | None = None
-        self._process: tuple[FileIdentity | None, int] | None = None  # which file, and this process's id in it
+        self._process: _ProcessInFile | None = None
         self._scopes: set[int] = set()
-        self._forsaken: list[tuple[sqlite3.Connection, int]] = []
+        self._forsaken: list[tuple[sqlite3.Connection, _ProcessInFile]] = []
         self._presence = Presence()
         self._forget()
 
@@ -123,10 +124,11 @@ class LedgerWriter:
                 self._transaction(lambda _: None)
             except _FILE_ERRORS as error:
                 self._disconnect()
-                if not is_locked(error):
-                    raise LedgerError(
-                        f"{_said(self._path, error)}; name a local file that this user may write"
-                    ) from error
+                if is_locked(error):
+                    return
+                if isinstance(error, LedgerError):  # it says itself what to do
+                    raise
+                raise LedgerError(f"{_said(self._path, error)}; name a local file that this user may write") from error
 
     # From the threads that serve calls.
 
@@ -175,8 +177,12 @@ class LedgerWriter:
                     return
                 self._forget_waiting(len(batch))
                 self._written += len(batch)
-        while self._forsaken:
-            self._rescue(*self._forsaken.pop())
+        while self._forsaken and self._guarded(None, lambda _: None):  # the file that has taken its place is open
+            connection, (file, process) = self._forsaken.pop()
+            if file == self._identity:  # it is back under its name, with all that it holds
+                connection.close()
+            else:
+                self._rescue(connection, process)
 
     def _recovered(self) -> bool:
         """True when nothing waits any more: from now on spans go to the file again."""
@@ -356,7 +362,7 @@ class LedgerWriter:
             _log.error("the ledger %s was removed or replaced while in use; a new one begins", self._path)
             if self._process is not None:
                 # Its file lives on, without a name, until the last connection is closed.
-                self._forsaken.append((self._connection, self._process[1]))
+                self._forsaken.append((self._connection, self._process))
             self._connection = None
         connection = open_for_writing(self._path, busy_seconds=_BUSY_SECONDS)
         self._connection, self._identity = connection, identity(self._path)

@@ -128,11 +128,11 @@ def _composed(text: str, name: str) -> yaml.Node:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}" if mark else ""
-        raise PriceBookError(f"price book {name}{where}: not YAML: {error.problem}") from error
+        raise PriceBookError(f"price book {name}{where}: not YAML: {error.problem}; correct it") from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise PriceBookError(
-            f"price book {name}, line {line}: not YAML: a character that may not stand there"
+            f"price book {name}, line {line}: not YAML: a character that may not stand there; delete it"
         ) from error
     except RecursionError as error:
         raise PriceBookError(f"price book {name}: nested too deeply to be a price book") from error
@@ -225,7 +225,7 @@ def _amount(node: yaml.Node, field: str) -> Decimal:
         raise _Mistake(node, f"'{field}' must be a number such as 0.25, not {_shown(node)}")
     amount = Decimal(text)
     if amount.is_signed() and amount:
-        raise _Mistake(node, f"'{field}' is negative: {text}")
+        raise _Mistake(node, f"'{field}' is negative: {text}; a price is 0 or more")
     if amount > _MOST_USD:
         raise _Mistake(node, f"'{field}' is {text}, more than {_MOST_USD:,}; mind the unit")
     exponent = amount.as_tuple().exponent

@@ -13,7 +13,6 @@ from otel_cost_logger.__main__ import main
 from otel_cost_logger.budgets.book import read_budgets
 from otel_cost_logger.budgets.enforcement import Enforcement
 from otel_cost_logger.budgets.gate import Gate
-from otel_cost_logger.keys.file import KEYS_FILE_VARIABLE
 from otel_cost_logger.ledger.writer import CallInFlight, LedgerWriter
 from otel_cost_logger.settings import Ledger, Settings, SettingsError
 
@@ -65,14 +64,13 @@ def test_what_is_missing_is_said(
     assert capsys.readouterr().err.startswith("error: ")
 
 
-def test_budgets_need_a_ledger(budgets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_budgets_need_a_ledger(budgets: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="OTEL_COST_LOGGER_LEDGER_FILE is not"):
         Settings.from_environment({"OTEL_COST_LOGGER_BUDGETS_FILE": str(budgets)})
     keys = tmp_path / "keys.json"
     assert main(["keys", "add", "acme", "--budget-day", "5", "--file", str(keys)]) == 0
-    monkeypatch.setenv(KEYS_FILE_VARIABLE, str(keys))
     with pytest.raises(SettingsError, match="the key acme has a budget"):
-        Enforcement.of(Settings(), None)
+        Enforcement.of(Settings(keys_file=keys), None)
 
 
 def test_a_broken_budgets_file_stops_the_start(budgets: Path, tmp_path: Path) -> None:
@@ -82,6 +80,5 @@ def test_a_broken_budgets_file_stops_the_start(budgets: Path, tmp_path: Path) ->
         Enforcement.of(settings, None)
 
 
-def test_without_budgets_and_keys_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(KEYS_FILE_VARIABLE, raising=False)
+def test_without_budgets_and_keys_nothing_is_asked() -> None:
     assert Enforcement.of(Settings(), None) is None
