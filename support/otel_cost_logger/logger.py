@@ -29,6 +29,11 @@ from otel_cost_logger.expected import Expected
 from otel_cost_logger.inflight import InFlight
 from otel_cost_logger.last_good import LastGood
 from otel_cost_logger.metrics import publish_budgets, publish_calls
+from otel_cost_logger.net.install import install
+from otel_cost_logger.net.passage import Passage, current, deployed
+from otel_cost_logger.net.record import completed
+from otel_cost_logger.net.recorder import NetRecorder
+from otel_cost_logger.net.roads import OPENED, RAW, TRANSLATED
 from otel_cost_logger.once import PendingFailures, Seen
 from otel_cost_logger.prices.book import PriceBook
 from otel_cost_logger.prices.reading import PriceBookError, read_book
@@ -107,6 +112,15 @@ class OtelCostLogger(CustomLogger):
             if self._budgets is not None:
                 self._budgets.prepare(self._durable())
 
+    def watch(self) -> None:
+        """Put the net around the proxy in this process, if there is one: see `net`."""
+        if _behind_proxy():
+
+            def emit(build: Callable[[], CallRecord]) -> None:
+                self._guarded(lambda: self._emit_all([build()]))
+
+            install(NetRecorder(self._begin, emit, self._book), self._settings.open_roads)
+
     @property
     def counts(self) -> Counts:
         """What became of this process's calls so far."""
@@ -133,8 +147,10 @@ class OtelCostLogger(CustomLogger):
         self._succeeded(kwargs, response_obj, start_time, end_time)
 
     def log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
-        """A synchronous call failed; behind the proxy, also the second report of a rejected request."""
-        self._failed(kwargs, response_obj, start_time, end_time)
+        """A synchronous call failed. Behind the proxy it is the second report of a rejected request, from a thread that
+        knows nothing of the request."""
+        if not _behind_proxy():
+            self._failed(kwargs, response_obj, start_time, end_time)
 
     # Hooks of LiteLLM, library mode and proxy.
 
@@ -148,8 +164,13 @@ class OtelCostLogger(CustomLogger):
 
     async def async_pre_call_deployment_hook(self, kwargs: Any, call_type: Any) -> Any:
         """An attempt is about to be sent: the engine is told the cost span's context, and to count as it goes."""
+        passage = current()
+        if passage is not None and passage.road.kind in (RAW, OPENED):
+            deployed(passage, kwargs)
+            await passage.admit(passage)  # with LiteLLM's own keys it is known only now whose call it is
         try:
-            request = with_stream_usage(kwargs, call_type, behind_proxy=_behind_proxy())
+            translated = passage is not None and passage.road.kind == TRANSLATED
+            request = with_stream_usage(kwargs, call_type, behind_proxy=_behind_proxy(), always=translated)
             return with_trace_context(request, self._provider().id_generator) if self._settings.propagate else request
         except Exception:
             _log.exception("the engine was not told the trace context of a call; its record is not affected")
@@ -171,17 +192,22 @@ class OtelCostLogger(CustomLogger):
             except NotAllowed as error:
                 raise _bad_request(error) from error
 
+        passage = current()
+        if passage is not None:
+            passage.identify(user_api_key_dict)
+            if passage.road.kind in (RAW, OPENED):
+                await passage.admit(passage)
+                return data
+
         def expect_report() -> None:
-            self._provider()  # from the first call on, so that a SIGTERM right after its answer finds its handler
             if is_llm_call(call_type):
-                self._expected.begin(_call_id(data))
-                self._in_flight.begin(_request_key(data, user_api_key_dict), {**data, "call_type": call_type})
+                key = _request_key(data, user_api_key_dict)
+                if passage is not None:
+                    passage.call_id, passage.key = _call_id(data), key
+                self._in_flight.begin(key, ({**data, "call_type": call_type}, passage))
 
         self._guarded(expect_report)
-        # Raises what the caller is to be told, when the call must not begin.
-        noted = self._budgets and await self._budgets.admit(self._durable(), user_api_key_dict, data, call_type)
-        if not noted and is_llm_call(call_type):
-            self._guarded(lambda: self._note(_call_id(data), tenant_of_key(user_api_key_dict), data.get("model")))
+        await self._begin(user_api_key_dict, data, call_type)
         return data
 
     async def async_post_call_failure_hook(
@@ -203,6 +229,23 @@ class OtelCostLogger(CustomLogger):
 
     # From report to record.
 
+    async def _begin(self, user_api_key_dict: Any, request: dict[str, Any], call_type: str) -> None:
+        """Note a proxied call; raises what its caller is to be told when it must not begin."""
+        counted = call_type == RAW or is_llm_call(call_type)
+
+        def expect_record() -> None:
+            self._provider()  # from the first call on, so that a SIGTERM right after its answer finds its handler
+            if counted:
+                self._expected.begin(_call_id(request))
+
+        self._guarded(expect_record)
+        noted = self._budgets and await self._budgets.admit(
+            self._durable(), user_api_key_dict, request, call_type, counted=counted
+        )
+        if not noted and counted:
+            tenant_id = tenant_of_key(user_api_key_dict)
+            self._guarded(lambda: self._note(_call_id(request), tenant_id, request.get("model")))
+
     def _note(self, call_id: str, tenant_id: str, model: Any) -> None:
         if (durable := self._durable()) is not None:
             durable.expect_call(call_id, tenant_id, clean(model))
@@ -212,10 +255,16 @@ class OtelCostLogger(CustomLogger):
         return provider.durable if isinstance(provider, CostTracerProvider) else None
 
     def _succeeded(self, kwargs: Any, response: Any, start: Any, end: Any) -> None:
+        passage = current()
+        if passage is not None and _is_the_nets(passage, kwargs):
+            return
         try:
             record = self._build(kwargs, response, start, end, failed=False)
+            if passage is not None:
+                record = completed(record, passage, response, self._book(), request=_mapping(kwargs))
+                passage.reports += 1
             if self._in_flight or self._pending:
-                key = _call_key(kwargs)
+                key = _reported_key(passage, kwargs)
                 self._in_flight.reported(key)
                 self._pending.settle(key)  # an attempt that failed before, and was retried
             self._emit_all([record, *self._pending.overdue()])
@@ -223,9 +272,16 @@ class OtelCostLogger(CustomLogger):
             self._lost()
 
     def _failed(self, kwargs: Any, response: Any, start: Any, end: Any) -> None:
+        passage = current()
+        if passage is not None and _is_the_nets(passage, kwargs):
+            return
+
         def record_it() -> None:
             record = self._build(kwargs, response, start, end, failed=True)
-            key = _call_key(kwargs)
+            if passage is not None:
+                record = completed(record, passage, None, self._book(), request=_mapping(kwargs))
+                passage.reports += 1
+            key = _reported_key(passage, kwargs)
             self._in_flight.reported(key)
             if _may_be_retried(kwargs):
                 self._register_exit_handler()
@@ -235,8 +291,18 @@ class OtelCostLogger(CustomLogger):
 
         self._guarded(record_it)
 
-    def _hung_up(self, request: Any, ended_ns: int) -> None:
-        self._guarded(lambda: self._emit_all([record_of_abandoned(request, ended_ns)]))
+    def _hung_up(self, abandoned: Any, ended_ns: int) -> None:
+        def record_it() -> None:
+            request, passage = abandoned
+            record = record_of_abandoned(request, ended_ns)
+            if passage is not None:
+                record = completed(record, passage, None, self._book(), request=request)
+            self._emit_all([record])
+
+        self._guarded(record_it)
+
+    def _book(self) -> PriceBook | None:
+        return self._prices.value if self._prices else None
 
     def _build(self, kwargs: Any, response: Any, start: Any, end: Any, *, failed: bool) -> CallRecord:
         return build_record(
@@ -247,7 +313,7 @@ class OtelCostLogger(CustomLogger):
             failed=failed,
             behind_proxy=_behind_proxy(),
             keep_error_message=self._settings.error_messages,
-            book=self._prices.value if self._prices else None,
+            book=self._book(),
         )
 
     def _emit_all(self, records: list[CallRecord | None]) -> None:
@@ -332,6 +398,24 @@ def _bad_request(error: Exception) -> Exception:
     return refusal
 
 
+def _mapping(value: Any) -> Mapping[Any, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _is_the_nets(passage: Passage, kwargs: Any) -> bool:
+    """True for a report of what the net counts itself: LiteLLM knows nothing of its tokens."""
+    kind = passage.road.kind
+    return kind == RAW or (kind == OPENED and not is_llm_call(_mapping(kwargs).get("call_type")))
+
+
+def _reported_key(passage: Passage | None, kwargs: Any) -> Hashable:
+    """Under which a call is in flight: where LiteLLM makes a call of its own of a request, the request's."""
+    if passage is not None and passage.road.kind == TRANSLATED and passage.key is not None:
+        key: Hashable = passage.key
+        return key
+    return _call_key(kwargs)
+
+
 def _may_be_retried(kwargs: Any) -> bool:
     """True when the proxy's router may repeat this attempt: the call reached a deployment behind the proxy."""
     if not isinstance(kwargs, Mapping) or kwargs.get(LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL):
@@ -377,3 +461,4 @@ def _request_key(request: Any, user_api_key_dict: Any) -> Hashable:
 
 
 proxy_handler_instance = OtelCostLogger()
+proxy_handler_instance.watch()

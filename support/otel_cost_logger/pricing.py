@@ -28,6 +28,7 @@ PRICE_BOOK = "price_book"  # the operator's own price book
 CUSTOM_PRICE = "custom_price"  # model_info or litellm_params of the deployment
 COST_MAP = "cost_map"  # LiteLLM's map: the bundled one, and what litellm.register_model added
 UNPRICED = "unpriced"  # nobody has a price for this model
+UNKNOWN_COST = "unknown"  # nobody counted what was generated
 NOT_CHARGED = "not_charged"  # no token was counted, so there is nothing to price
 
 _COST_MAP_VERSION = f"litellm-{version('litellm')}"
@@ -81,6 +82,29 @@ def cost_by_book(
         return None
     nano_usd = entry.price.nano_usd(prompt_tokens, completion_tokens, cached_tokens)
     return Cost(nano_usd, PRICE_BOOK, book.version) if nano_usd <= _MAX_NANO_USD else Cost(0, UNPRICED, None)
+
+
+def cost_of_tokens(
+    book: PriceBook | None,
+    model: str,
+    served: str | None,
+    litellm_params: Mapping[Any, Any],
+    at_ns: int,
+    *,
+    prompt_tokens: int,
+    completion_tokens: int,
+    cached_tokens: int,
+) -> Cost | None:
+    """The cost of these tokens by the price book, and by the deployment's price where that has none; None where nobody
+    has one. Arguments as in `cost_by_book` and `price_for`."""
+    tokens = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "cached_tokens": cached_tokens}
+    if book is not None and (cost := cost_by_book(book, model, served, at_ns, **tokens)) is not None:
+        return cost
+    price = price_for(model, served, litellm_params, at_ns)
+    if price is None:
+        return None
+    usd = price.nano_usd(prompt_tokens, completion_tokens, cached_tokens) / 1e9
+    return cost_of({"response_cost": usd}, litellm_params, used_tokens=True)
 
 
 def price_for(

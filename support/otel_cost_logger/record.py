@@ -65,6 +65,12 @@ _OPERATIONS = {
     "responses": "chat",
     "text_completion": "text_completion",
     "embedding": "embeddings",
+    "rerank": "rerank",
+    "transcription": "transcription",
+    "speech": "speech",
+    "generate_content": "generate_content",
+    "generate_content_stream": "generate_content",
+    "create_interaction": "generate_content",
 }
 
 
@@ -189,7 +195,7 @@ def build_record(
         else _tenant(identity, metadata, behind_proxy=behind_proxy, unknown_key=refused and error_status == 401)
     )
     api_base = payload.get("api_base") or params.get("api_base")
-    address, port = _server(api_base) if isinstance(api_base, str) else (None, None)
+    address, port = server_of(api_base) if isinstance(api_base, str) else (None, None)
     model = clean(payload.get("model_group") or metadata.get("model_group") or call.get("model")) or UNKNOWN
     served = (None if refused else clean(call.get("model"))) or None
     cached = _detail(usage, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens")
@@ -460,7 +466,8 @@ def _error(
 
 
 @lru_cache(maxsize=256)
-def _server(api_base: str) -> tuple[str | None, int | None]:
+def server_of(api_base: str) -> tuple[str | None, int | None]:
+    """Host and port of an address, as far as it has them."""
     try:
         parts = urlsplit(api_base)
         return clean(parts.hostname) or None, parts.port

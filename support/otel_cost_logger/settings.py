@@ -14,6 +14,7 @@ engine. The others are ours:
 - ``OTEL_COST_LOGGER_BUDGETS_FILE`` names what each tenant may spend (see `budgets`); it needs a ledger.
 - ``OTEL_COST_LOGGER_BUDGETS_ON_ERROR`` (refuse or admit) says what becomes of calls whose budget cannot be asked.
 - ``OTEL_COST_LOGGER_PRICES_FILE`` is the price book (see `prices.reading`).
+- ``OTEL_COST_LOGGER_OPEN_ROADS`` opens closed addresses of the proxy: patterns as in `net.roads`, separated by commas.
 - ``OTEL_COST_LOGGER_ERROR_MESSAGES`` (true keeps the text of errors, which may quote a prompt).
 """
 
@@ -38,6 +39,7 @@ SIMPLE = "simple"
 BATCH = "batch"
 DURABLE = "durable"
 
+OPEN_ROADS = "OTEL_COST_LOGGER_OPEN_ROADS"
 LEDGER_FILE = "OTEL_COST_LOGGER_LEDGER_FILE"
 PRICES_FILE = "OTEL_COST_LOGGER_PRICES_FILE"
 _LEDGER_SYNC = "OTEL_COST_LOGGER_LEDGER_SYNC"
@@ -76,6 +78,8 @@ class Settings:
     there if and only if that one is chosen. ``metrics_protocol`` is the OTLP protocol of the plugin's own metrics; None
     sends none. ``prices_file`` is the price book, where there is one. ``budgets_file`` says what tenants may spend; a
     call whose budget the ledger cannot tell is met with ``budgets_on_error``, ``refuse`` or ``admit``.
+    ``open_roads`` are addresses of the proxy that the operator opens although nobody may be able to count what is
+    behind them.
     """
 
     exporters: tuple[str, ...] = (CONSOLE,)
@@ -89,6 +93,7 @@ class Settings:
     budgets_file: Path | None = None
     budgets_on_error: str = REFUSE
     prices_file: Path | None = None
+    open_roads: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.processor == DURABLE) != (self.ledger is not None):
@@ -128,7 +133,16 @@ class Settings:
             budgets_file=Path(budgets).absolute() if (budgets := env.get(BUDGETS_FILE, "").strip()) else None,
             budgets_on_error=_check(_BUDGETS_ON_ERROR, env.get(_BUDGETS_ON_ERROR) or REFUSE, (REFUSE, ADMIT)),
             prices_file=Path(prices_file).absolute() if prices_file else None,
+            open_roads=_open_roads(env),
         )
+
+
+def _open_roads(env: Mapping[str, str]) -> tuple[str, ...]:
+    roads = tuple(road.strip() for road in env.get(OPEN_ROADS, "").split(",") if road.strip())
+    for road in roads:
+        if not road.startswith("/") or any(character.isspace() for character in road):
+            raise SettingsError(f"{OPEN_ROADS}={road!r} is no address of the proxy; write it as /azure/*")
+    return roads
 
 
 def _metrics_protocol(env: Mapping[str, str]) -> str | None:
