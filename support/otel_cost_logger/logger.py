@@ -149,7 +149,9 @@ class OtelCostLogger(CustomLogger):
     def log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """A synchronous call failed. Behind the proxy it is the second report of a rejected request, from a thread that
         knows nothing of the request."""
-        if not _behind_proxy():
+        if _behind_proxy():
+            self._count("repeated")
+        else:
             self._failed(kwargs, response_obj, start_time, end_time)
 
     # Hooks of LiteLLM, library mode and proxy.
