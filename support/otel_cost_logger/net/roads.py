@@ -140,7 +140,7 @@ class Roads:
     def __init__(self, opened: Iterable[str] = ()) -> None:
         rows = ROADS + tuple(_rows(OPENED, "the operator opened it", " ".join(opened)))
         plain = [row for row in rows if not re.search(r"[{*]", row.pattern)]
-        self._exact = {row.pattern: row for row in reversed(plain) if row.kind != OPENED}
+        self._exact = {row.pattern: row for row in reversed(plain) if row.kind not in (CLOSED, OPENED)}
         self._patterns = [(re.compile(_expression(row.pattern)), row) for row in rows]
         self._of = lru_cache(maxsize=4096)(self._looked_up)  # callers choose the addresses
 
