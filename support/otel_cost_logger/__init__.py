@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from otel_cost_logger.durable import DurableSpanProcessor
-    from otel_cost_logger.logger import OtelCostLogger, proxy_handler_instance
+    from otel_cost_logger.logger import OtelCostLogger
     from otel_cost_logger.provider import get_tracer_provider
     from otel_cost_logger.record import CallRecord, build_record
+
+    proxy_handler_instance: OtelCostLogger
 
 __all__ = [
     "CallRecord",
@@ -34,12 +36,15 @@ _MODULES = {
     "OtelCostLogger": "logger",
     "build_record": "record",
     "get_tracer_provider": "provider",
-    "proxy_handler_instance": "logger",
 }
 
 
 def __getattr__(name: str) -> Any:
     # Loaded when asked for: reading a ledger must not import LiteLLM, which takes seconds and fetches its price map.
+    if name == "proxy_handler_instance":
+        from otel_cost_logger.start import proxy_handler
+
+        return globals().setdefault(name, proxy_handler())
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

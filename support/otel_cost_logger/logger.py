@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
@@ -27,13 +26,18 @@ from otel_cost_logger.budgets.manager import ManagedBudgets
 from otel_cost_logger.caller_fields import NotAllowed, remove_operators_fields
 from otel_cost_logger.expected import Expected
 from otel_cost_logger.inflight import InFlight
+from otel_cost_logger.keys.entries import KeysFileError
+from otel_cost_logger.keys.file import KEYS_FILE_VARIABLE
+from otel_cost_logger.keys.ring import key_ring
 from otel_cost_logger.last_good import LastGood
+from otel_cost_logger.ledger.file import LedgerError
 from otel_cost_logger.metrics import publish_budgets, publish_calls
-from otel_cost_logger.net.install import install
+from otel_cost_logger.net.boundary import Net
 from otel_cost_logger.net.passage import Passage, current, deployed
 from otel_cost_logger.net.record import completed
 from otel_cost_logger.net.recorder import NetRecorder
 from otel_cost_logger.net.roads import OPENED, RAW, TRANSLATED
+from otel_cost_logger.net.upstream import watch_engines
 from otel_cost_logger.once import PendingFailures, Seen
 from otel_cost_logger.prices.book import PriceBook
 from otel_cost_logger.prices.reading import PriceBookError, read_book
@@ -49,14 +53,20 @@ from otel_cost_logger.record import (
     record_of_abandoned,
     tenant_of_key,
 )
-from otel_cost_logger.settings import PRICES_FILE, Settings, SettingsError
+from otel_cost_logger.settings import LEDGER_FILE, PRICES_FILE, Settings, SettingsError
 from otel_cost_logger.span import emit_span
+from otel_cost_logger.start import StartError, behind_proxy
 from otel_cost_logger.upstream import with_stream_usage, with_trace_context
 
 if TYPE_CHECKING:
     from litellm import BudgetManager
 
+    from otel_cost_logger.asgi import App
     from otel_cost_logger.durable import DurableSpanProcessor
+
+# So many records lost one after the other, the last of them so recently, and the proxy is not ready.
+_LOSSES = 10
+_LOSSES_SECONDS = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -80,9 +90,9 @@ class Counts:
 class OtelCostLogger(CustomLogger):
     """Leaves one OpenTelemetry span per LLM call, with tenant, model, tokens and cost as attributes.
 
-    ``settings`` default to the environment (see `settings`); raises `settings.SettingsError` when a variable
-    has a value that cannot be used or the price book is broken, so that a misconfigured proxy stops at its start.
-    ``tracer_provider`` defaults to this process's private one. ``budget_manager`` is charged with what each call cost
+    ``settings`` default to the environment (see `settings`); raises `start.StartError` for what is wrong with them or
+    with a file that they name, so that a misconfigured proxy stops at its start. ``tracer_provider`` defaults to this
+    process's private one for these settings. ``budget_manager`` is charged with what each call cost
     (see `budgets.manager`).
     """
 
@@ -105,28 +115,53 @@ class OtelCostLogger(CustomLogger):
         self._expected = Expected()
         self._counts = {"recorded": 0, "repeated": 0, "dropped": 0, "unpriced": 0}
         self._counts_lock = threading.Lock()
+        self._lost_in_a_row, self._last_loss = 0, 0.0
         self._exit_handler_registered = False
         self._measured_by: TracerProvider | None = None
-        if self._settings.ledger is not None and _behind_proxy():
-            self._provider()  # what an earlier process left in the ledger need not wait for the first call
-            if self._budgets is not None:
-                self._budgets.prepare(self._durable())
+        if behind_proxy():
+            self._require_files()
 
-    def watch(self) -> None:
-        """Put the net around the proxy in this process, if there is one: see `net`."""
-        if _behind_proxy():
+    def _require_files(self) -> None:
+        """Open what the settings name: a proxy that could not record, or knows no tenant, must not serve."""
+        try:
+            if self._settings.keys_file is not None:
+                key_ring()
+            # What an earlier process left in the ledger need not wait for the first call.
+            if self._settings.ledger is not None and (durable := self._durable()) is not None:
+                durable.writer.open()
+                if self._budgets is not None:
+                    self._budgets.prepare(durable)
+        except KeysFileError as error:
+            raise StartError(f"{KEYS_FILE_VARIABLE}: {error}") from error
+        except LedgerError as error:
+            raise StartError(f"{LEDGER_FILE}: {error}") from error
 
-            def emit(build: Callable[[], CallRecord]) -> None:
-                self._guarded(lambda: self._emit_all([build()]))
+    def watched(self, app: App) -> App:
+        """The proxy's application ``app`` with the net around it: see `net`."""
 
-            install(NetRecorder(self._begin, emit, self._book), self._settings.open_roads)
+        def emit(build: Callable[[], CallRecord]) -> None:
+            self._guarded(lambda: self._emit_all([build()]))
+
+        watch_engines()
+        return Net(app, NetRecorder(self._begin, emit, self._book), self._settings.open_roads)
 
     @property
     def counts(self) -> Counts:
         """What became of this process's calls so far."""
-        missing = len(self._expected) - len(self._in_flight) - len(self._pending) if _behind_proxy() else 0
+        missing = len(self._expected) - len(self._in_flight) - len(self._pending) if behind_proxy() else 0
         with self._counts_lock:
             return Counts(**self._counts, seen=self._expected.seen, missing=max(0, missing))
+
+    @property
+    def problem(self) -> str | None:
+        """Why calls cannot be recorded at present; None while they can."""
+        durable = self._durable()
+        if durable is not None and durable.writer.trouble is not None:
+            return durable.writer.trouble
+        # One strange call must not take a proxy out of service, nor may it stay out for want of calls.
+        if self._lost_in_a_row < _LOSSES or time.monotonic() > self._last_loss + _LOSSES_SECONDS:
+            return None
+        return f"the last {self._lost_in_a_row} records were lost, see the log"
 
     # Hooks of LiteLLM, library mode.
 
@@ -136,7 +171,7 @@ class OtelCostLogger(CustomLogger):
         def expect_report() -> None:
             call_id = _call_id(kwargs)
             # A call that is repeated is reported once, however many attempts there are.
-            if not _behind_proxy() and is_llm_call(kwargs.get("call_type")) and self._attempted.first(call_id):
+            if not behind_proxy() and is_llm_call(kwargs.get("call_type")) and self._attempted.first(call_id):
                 self._expected.begin(call_id)
                 self._note(call_id, clean(_metadata(kwargs).get("tenant_id")) or DEFAULT_TENANT, model)
 
@@ -149,7 +184,7 @@ class OtelCostLogger(CustomLogger):
     def log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """A synchronous call failed. Behind the proxy it is the second report of a rejected request, from a thread that
         knows nothing of the request."""
-        if _behind_proxy():
+        if behind_proxy():
             self._count("repeated")
         else:
             self._failed(kwargs, response_obj, start_time, end_time)
@@ -172,7 +207,7 @@ class OtelCostLogger(CustomLogger):
             await passage.admit(passage)  # with LiteLLM's own keys it is known only now whose call it is
         try:
             translated = passage is not None and passage.road.kind == TRANSLATED
-            request = with_stream_usage(kwargs, call_type, behind_proxy=_behind_proxy(), always=translated)
+            request = with_stream_usage(kwargs, call_type, behind_proxy=behind_proxy(), always=translated)
             return with_trace_context(request, self._provider().id_generator) if self._settings.propagate else request
         except Exception:
             _log.exception("the engine was not told the trace context of a call; its record is not affected")
@@ -313,7 +348,7 @@ class OtelCostLogger(CustomLogger):
             start,
             end,
             failed=failed,
-            behind_proxy=_behind_proxy(),
+            behind_proxy=behind_proxy(),
             keep_error_message=self._settings.error_messages,
             book=self._book(),
         )
@@ -338,12 +373,13 @@ class OtelCostLogger(CustomLogger):
             with self._budgets.settled(self._durable(), record) as settled:
                 emit_span(self._provider(), settled, genai=self._settings.genai_spans)
         self._expected.recorded(record.call_id)
+        self._lost_in_a_row = 0
         self._count("recorded")
         if record.cost_source == UNPRICED:
             self._count("unpriced")
 
     def _provider(self) -> TracerProvider:
-        provider = self._tracer_provider or get_tracer_provider()
+        provider = self._tracer_provider or get_tracer_provider(self._settings)
         if provider is not self._measured_by:  # the first call, or the first in a forked child
             self._measured_by = provider
             if isinstance(provider, CostTracerProvider) and provider.meter_provider is not None:
@@ -360,6 +396,7 @@ class OtelCostLogger(CustomLogger):
 
     def _lost(self) -> None:
         self._count("dropped")
+        self._lost_in_a_row, self._last_loss = self._lost_in_a_row + 1, time.monotonic()
         _log.exception("a call's cost record was lost; %d lost so far", self.counts.dropped)
 
     def _count(self, name: str) -> None:
@@ -386,11 +423,6 @@ def _price_book(settings: Settings) -> LastGood[PriceBook] | None:
         return LastGood(settings.prices_file, read_book, lambda book: f"version {book.version}", look_seconds=1.0)
     except PriceBookError as error:
         raise SettingsError(f"{PRICES_FILE}: {error}") from error
-
-
-def _behind_proxy() -> bool:
-    # Asked of the process, not of the request: a caller can write a request, not load a module.
-    return "litellm.proxy.proxy_server" in sys.modules
 
 
 def _bad_request(error: Exception) -> Exception:
@@ -423,7 +455,7 @@ def _may_be_retried(kwargs: Any) -> bool:
     if not isinstance(kwargs, Mapping) or kwargs.get(LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL):
         return False
     params = kwargs.get("litellm_params")
-    return _behind_proxy() and isinstance(params, Mapping) and bool(params.get("proxy_server_request"))
+    return behind_proxy() and isinstance(params, Mapping) and bool(params.get("proxy_server_request"))
 
 
 def _retries(exception: Any) -> int:
@@ -460,7 +492,3 @@ def _request_key(request: Any, user_api_key_dict: Any) -> Hashable:
     """The same, as the proxy's own hooks show them."""
     call_id = request.get("litellm_call_id") if isinstance(request, Mapping) else None
     return (str(call_id), str(getattr(user_api_key_dict, "api_key", None)))
-
-
-proxy_handler_instance = OtelCostLogger()
-proxy_handler_instance.watch()

@@ -7,6 +7,7 @@ Of this process's calls, by the proxy's own hooks:
 - ``llm.calls.dropped`` (counter): records lost with an exception.
 - ``llm.calls.unpriced`` (counter): records of calls that used tokens and that nobody had a price for.
 - ``llm.calls.missing`` (gauge): calls that were seen, have ended and left no record. Above 0 is an alarm.
+- ``llm.recorder.ready`` (gauge): 1 while calls can be recorded, 0 while not (the readiness probe fails). An alarm.
 
 Of budgets (see `budgets`), by ``llm.tenant_id``:
 
@@ -30,36 +31,54 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter_provider
 from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricsData, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import PROCESS_PID, SERVICE_INSTANCE_ID, Resource
 
+from otel_cost_logger.identity import SCOPE
 from otel_cost_logger.settings import GRPC
 
 if TYPE_CHECKING:
     from otel_cost_logger.budgets.gate import Gate
-    from otel_cost_logger.durable import DurableSpanProcessor
     from otel_cost_logger.ledger.writer import LedgerWriter
-    from otel_cost_logger.logger import OtelCostLogger
 
-_SCOPE = "litellm.cost_attribution"
 _STATES = ("written", "lost", "exported", "dead", "pruned")
 _T = TypeVar("_T")
 
 
-def publish_ledger(processor: DurableSpanProcessor, meter_provider: MeterProvider | None = None) -> None:
+class Counted(Protocol):
+    """Whatever counts: the fields of ``counts`` are named as the instruments are."""
+
+    @property
+    def counts(self) -> Any: ...
+
+
+class LedgerFile(Counted, Protocol):
+    """The durable processor, as far as its metrics go."""
+
+    path: Path
+
+    @property
+    def pending(self) -> int: ...
+
+    @property
+    def lost_calls(self) -> int: ...
+
+
+def publish_ledger(processor: LedgerFile, meter_provider: MeterProvider | None = None) -> None:
     """Show the counters of ``processor``, as long as it lives. The meter provider defaults to the global one."""
-    meter = (meter_provider or get_meter_provider()).get_meter(_SCOPE)
+    meter = (meter_provider or get_meter_provider()).get_meter(SCOPE)
     path = {"llm.ledger.file": str(processor.path)}
 
-    def spans(living: DurableSpanProcessor) -> Iterable[Observation]:
+    def spans(living: LedgerFile) -> Iterable[Observation]:
         counts = living.counts
         return [Observation(getattr(counts, state), {**path, "state": state}) for state in _STATES]
 
-    def one(value: Callable[[DurableSpanProcessor], int]) -> list[Any]:
+    def one(value: Callable[[LedgerFile], int]) -> list[Any]:
         return [_while_alive(processor, lambda living: [Observation(value(living), path)])]
 
     meter.create_observable_counter(
@@ -79,9 +98,16 @@ def publish_ledger(processor: DurableSpanProcessor, meter_provider: MeterProvide
     )
 
 
-def publish_calls(logger: OtelCostLogger, meter_provider: MeterProvider) -> None:
+class Recorder(Counted, Protocol):
+    """The logger, as far as its metrics go."""
+
+    @property
+    def problem(self) -> str | None: ...
+
+
+def publish_calls(logger: Recorder, meter_provider: MeterProvider) -> None:
     """Show the counts of ``logger``, as long as it lives."""
-    meter = meter_provider.get_meter(_SCOPE)
+    meter = meter_provider.get_meter(SCOPE)
 
     def one(name: str) -> list[Any]:
         return [_while_alive(logger, lambda living: [Observation(getattr(living.counts, name))])]
@@ -94,12 +120,14 @@ def publish_calls(logger: OtelCostLogger, meter_provider: MeterProvider) -> None
     ):
         meter.create_observable_counter(f"llm.calls.{name}", one(name), "{call}", words)
     meter.create_observable_gauge("llm.calls.missing", one("missing"), "{call}", "Calls that left no record")
+    ready = _while_alive(logger, lambda living: [Observation(int(living.problem is None))])
+    meter.create_observable_gauge("llm.recorder.ready", [ready], "1", "1 while calls can be recorded, 0 while not")
 
 
 def publish_budgets(gate: Gate, writer: LedgerWriter, meter_provider: MeterProvider) -> None:
     """Show what became of calls at ``gate``, and how its budgets stand in the ledger of ``writer``, as long as the gate
     lives."""
-    meter = meter_provider.get_meter(_SCOPE)
+    meter = meter_provider.get_meter(SCOPE)
 
     def calls(living: Gate) -> Iterable[Observation]:
         states = asdict(living.counts).items()

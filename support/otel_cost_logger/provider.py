@@ -11,8 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
@@ -24,6 +22,7 @@ from opentelemetry.sdk.trace.export import (
     SpanExporter,
 )
 
+from otel_cost_logger.identity import plugin_version
 from otel_cost_logger.settings import BATCH, CONSOLE, DURABLE, GRPC, OTLP, SIMPLE, Ledger, Settings
 from otel_cost_logger.termination import FlushOnTermination
 
@@ -32,22 +31,12 @@ if TYPE_CHECKING:
 
     from otel_cost_logger.durable import DurableSpanProcessor
 
-SCOPE = "litellm.cost_attribution"
-DISTRIBUTION = "llm-cost-attribution"
 _LEDGER_PATIENCE_MILLIS = 1000  # at the end of the process; what is not sent by then is in the file
 
 _log = logging.getLogger(__name__)
-_provider: TracerProvider | None = None
+_providers: dict[Settings, CostTracerProvider] = {}
+_latest: tuple[Settings, CostTracerProvider] | None = None  # each call asks for it, and hashing settings takes 5 us
 _lock = threading.Lock()
-
-
-@cache
-def plugin_version() -> str:
-    """The installed version of this plugin, or "unknown" when it is used without being installed."""
-    try:
-        return version(DISTRIBUTION)
-    except PackageNotFoundError:
-        return "unknown"
 
 
 class CostTracerProvider(TracerProvider):
@@ -64,17 +53,20 @@ class CostTracerProvider(TracerProvider):
             self.meter_provider.shutdown()
 
 
-def get_tracer_provider() -> TracerProvider:
-    """This process's provider of cost spans, built from the environment at the first call.
+def get_tracer_provider(settings: Settings | None = None) -> CostTracerProvider:
+    """This process's provider of cost spans for ``settings`` (default: the environment's), built at the first call.
 
     Raises `settings.SettingsError` when a variable has a value that cannot be used.
     """
-    global _provider
-    if _provider is None:
-        with _lock:
-            if _provider is None:
-                _provider = build_provider(Settings.from_environment())
-    return _provider
+    global _latest
+    if _latest is not None and _latest[0] is settings:
+        return _latest[1]
+    settings = settings or Settings.from_environment()
+    with _lock:
+        if settings not in _providers:
+            _providers[settings] = build_provider(settings)
+        _latest = settings, _providers[settings]
+        return _providers[settings]
 
 
 def build_provider(settings: Settings) -> CostTracerProvider:
@@ -142,8 +134,9 @@ def _exporter(name: str, settings: Settings) -> SpanExporter:
 
 
 def _forget_after_fork() -> None:
-    global _provider, _lock
-    _provider = None
+    global _latest, _lock
+    _latest = None
+    _providers.clear()
     _lock = threading.Lock()
 
 

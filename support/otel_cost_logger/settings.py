@@ -1,32 +1,22 @@
 """What the operator set, read once from the environment and checked before the first call.
 
-Standard OpenTelemetry variables choose the exporter (``OTEL_TRACES_EXPORTER``: console, otlp, none, or several
-separated by commas) and its protocol (``OTEL_EXPORTER_OTLP_TRACES_PROTOCOL``, ``OTEL_EXPORTER_OTLP_PROTOCOL``);
-the exporters themselves read the rest (endpoint, headers, TLS, compression). ``OTEL_METRICS_EXPORTER`` (otlp or none)
-sends the plugin's own metrics (see `metrics`) every ``OTEL_METRIC_EXPORT_INTERVAL`` milliseconds, by
-``OTEL_EXPORTER_OTLP_METRICS_PROTOCOL``. ``OTEL_PROPAGATORS`` without ``tracecontext`` keeps the trace context from the
-engine. The others are ours:
-
-- ``OTEL_COST_LOGGER_LEDGER_FILE`` keeps every record in this file, and exports it from there (see `durable`).
-- ``OTEL_COST_LOGGER_LEDGER_SYNC`` (normal or full) says what the ledger survives: the process, or the machine too.
-- ``OTEL_COST_LOGGER_LEDGER_DAYS`` is how long exported records stay in it.
-- ``OTEL_COST_LOGGER_PROCESSOR`` (simple, batch or durable) says how spans reach the exporter.
-- ``OTEL_COST_LOGGER_BUDGETS_FILE`` names what each tenant may spend (see `budgets`); it needs a ledger.
-- ``OTEL_COST_LOGGER_BUDGETS_ON_ERROR`` (refuse or admit) says what becomes of calls whose budget cannot be asked.
-- ``OTEL_COST_LOGGER_PRICES_FILE`` is the price book (see `prices.reading`).
-- ``OTEL_COST_LOGGER_OPEN_ROADS`` opens closed addresses of the proxy: patterns as in `net.roads`, separated by commas.
-- ``OTEL_COST_LOGGER_ERROR_MESSAGES`` (true keeps the text of errors, which may quote a prompt).
+`VARIABLES` names every variable. The OTLP exporters read more of OpenTelemetry's by themselves: endpoint, headers,
+TLS, compression.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
+from otel_cost_logger.keys.file import KEYS_FILE_VARIABLE
 from otel_cost_logger.ledger.defaults import DEFAULT_KEEP_DAYS, SYNC_FULL, SYNC_NORMAL
+from otel_cost_logger.start import StartError
 
 CONSOLE = "console"
 OTLP = "otlp"
@@ -47,14 +37,59 @@ _LEDGER_DAYS = "OTEL_COST_LOGGER_LEDGER_DAYS"
 BUDGETS_FILE = "OTEL_COST_LOGGER_BUDGETS_FILE"
 _BUDGETS_ON_ERROR = "OTEL_COST_LOGGER_BUDGETS_ON_ERROR"
 _PROCESSOR = "OTEL_COST_LOGGER_PROCESSOR"
+_ERROR_MESSAGES = "OTEL_COST_LOGGER_ERROR_MESSAGES"
 _METRICS_EXPORTER = "OTEL_METRICS_EXPORTER"
 _METRIC_INTERVAL = "OTEL_METRIC_EXPORT_INTERVAL"
 _TRACE_CONTEXT = "tracecontext"
 _GENAI_OPT_IN = "gen_ai_latest_experimental"
+_PREFIX = "OTEL_COST_LOGGER_"
+# Kubernetes sets these for a service of the name "otel-cost-logger": they are nobody's settings.
+_SET_BY_KUBERNETES = re.compile(f"{_PREFIX}(SERVICE_(HOST|PORT)|PORT)(_|$)")
 
 
-class SettingsError(ValueError):
+class SettingsError(StartError):
     """A variable has a value that cannot be used; the message names it and the values that can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A setting: the variable's name, what it is for, and what holds where it is not set ("" is nothing)."""
+
+    name: str
+    meaning: str
+    default: str = ""
+
+
+VARIABLES = (
+    Variable("OTEL_TRACES_EXPORTER", "`console`, `otlp`, `none`, or several with commas", CONSOLE),
+    Variable("OTEL_EXPORTER_OTLP_PROTOCOL", "`grpc` or `http/protobuf`; `..._TRACES_PROTOCOL` comes first", GRPC),
+    Variable(
+        _PROCESSOR,
+        "`simple` (each span immediately, blocking the request), `batch` or `durable`",
+        "`simple` for the console, else `batch`; `durable` with a ledger file",
+    ),
+    Variable(
+        LEDGER_FILE,
+        "every record is in this file before `on_end` returns, and is exported from it until the collector has "
+        "confirmed it",
+    ),
+    Variable(_LEDGER_SYNC, "`normal` survives the death of the process, `full` a power cut too", SYNC_NORMAL),
+    Variable(_LEDGER_DAYS, "how many days exported records stay in the ledger", f"{DEFAULT_KEEP_DAYS:g}"),
+    Variable(KEYS_FILE_VARIABLE, "hashed keys of the tenants"),
+    Variable(PRICES_FILE, "the price book; without it prices are LiteLLM's"),
+    Variable(BUDGETS_FILE, "what each tenant may spend; needs a ledger"),
+    Variable(
+        _BUDGETS_ON_ERROR,
+        "what becomes of a call whose budget the ledger cannot tell: `refuse` (503) or `admit`",
+        REFUSE,
+    ),
+    Variable(OPEN_ROADS, "addresses of the proxy that are open although nobody counts there: `/azure/*`, ..."),
+    Variable(_ERROR_MESSAGES, "`true` keeps the text of errors, which may quote a prompt", "false"),
+    Variable(_METRICS_EXPORTER, "`otlp` sends the plugin's own metrics, see `metrics`", NONE),
+    Variable(_METRIC_INTERVAL, "milliseconds between them", "60000"),
+    Variable("OTEL_PROPAGATORS", "without `tracecontext` in it, the engine is not told the trace context of a call"),
+    Variable("OTEL_SEMCONV_STABILITY_OPT_IN", f"`{_GENAI_OPT_IN}`: span name and kind of the GenAI conventions", "off"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +111,10 @@ class Settings:
     batches). ``genai_spans`` gives spans the name and kind of the OpenTelemetry GenAI conventions. With ``propagate``
     the engine is told the cost span's trace context. ``ledger`` describes the file of the durable processor, and is
     there if and only if that one is chosen. ``metrics_protocol`` is the OTLP protocol of the plugin's own metrics; None
-    sends none. ``prices_file`` is the price book, where there is one. ``budgets_file`` says what tenants may spend; a
-    call whose budget the ledger cannot tell is met with ``budgets_on_error``, ``refuse`` or ``admit``.
-    ``open_roads`` are addresses of the proxy that the operator opens although nobody may be able to count what is
-    behind them.
+    sends none. ``budgets_file`` says what tenants may spend; a call whose budget the ledger cannot tell is met with
+    ``budgets_on_error``, ``refuse`` or ``admit``. ``prices_file`` is the price book and ``keys_file`` holds the
+    tenants' keys, where there are any. ``open_roads`` are addresses of the proxy that the operator opens although
+    nobody may be able to count what is behind them (see `net.roads`).
     """
 
     exporters: tuple[str, ...] = (CONSOLE,)
@@ -93,6 +128,7 @@ class Settings:
     budgets_file: Path | None = None
     budgets_on_error: str = REFUSE
     prices_file: Path | None = None
+    keys_file: Path | None = None
     open_roads: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -105,6 +141,7 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
         """Read the settings from ``environment`` (default: ``os.environ``); raises `SettingsError`."""
         env = os.environ if environment is None else environment
+        _refuse_unknown(env)
         names = [name.strip() for name in env.get("OTEL_TRACES_EXPORTER", "").split(",") if name.strip()]
         for name in names:
             _check("OTEL_TRACES_EXPORTER", name, (CONSOLE, OTLP, NONE))
@@ -120,21 +157,31 @@ class Settings:
         propagators = {name.strip() for name in env.get("OTEL_PROPAGATORS", _TRACE_CONTEXT).split(",")}
         opt_in = {value.strip() for value in env.get("OTEL_SEMCONV_STABILITY_OPT_IN", "").split(",")}
         prices_file = env.get(PRICES_FILE, "").strip()
-        messages = env.get("OTEL_COST_LOGGER_ERROR_MESSAGES", "false").lower()
+        keys_file = env.get(KEYS_FILE_VARIABLE, "").strip()
+        messages = (env.get(_ERROR_MESSAGES) or "false").lower()
         return cls(
             exporters=tuple(name for name in dict.fromkeys(names or [CONSOLE]) if name != NONE),
             protocol=_check("OTEL_EXPORTER_OTLP_PROTOCOL", protocol, (GRPC, HTTP_PROTOBUF)),
             processor=processor,
             genai_spans=_GENAI_OPT_IN in opt_in,
-            error_messages=_check("OTEL_COST_LOGGER_ERROR_MESSAGES", messages, ("true", "false")) == "true",
+            error_messages=_check(_ERROR_MESSAGES, messages, ("true", "false")) == "true",
             propagate=_TRACE_CONTEXT in propagators,
             ledger=ledger,
             metrics_protocol=_metrics_protocol(env),
             budgets_file=Path(budgets).absolute() if (budgets := env.get(BUDGETS_FILE, "").strip()) else None,
             budgets_on_error=_check(_BUDGETS_ON_ERROR, env.get(_BUDGETS_ON_ERROR) or REFUSE, (REFUSE, ADMIT)),
             prices_file=Path(prices_file).absolute() if prices_file else None,
+            keys_file=Path(keys_file).absolute() if keys_file else None,
             open_roads=_open_roads(env),
         )
+
+
+def _refuse_unknown(env: Mapping[str, str]) -> None:
+    known = [variable.name for variable in VARIABLES if variable.name.startswith(_PREFIX)]
+    for name in env:
+        if name.startswith(_PREFIX) and name not in known and not _SET_BY_KUBERNETES.match(name):
+            nearest = f"{name}_FILE" if f"{name}_FILE" in known else get_close_matches(name, known, 1, cutoff=0)[0]
+            raise SettingsError(f"{name} is not a setting; did you mean {nearest}? Rename it or unset it")
 
 
 def _open_roads(env: Mapping[str, str]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from otel_cost_logger.attributes import attributes_of
-from otel_cost_logger.provider import SCOPE, plugin_version
+from otel_cost_logger.identity import SCOPE, plugin_version
 from otel_cost_logger.record import FAILURE, CallRecord
 
 _propagator = TraceContextTextMapPropagator()

@@ -15,7 +15,6 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from otel_cost_logger import provider as module
 from otel_cost_logger.attributes import attributes_of
 from otel_cost_logger.provider import build_provider, get_tracer_provider
 from otel_cost_logger.record import build_record
@@ -35,7 +34,6 @@ def processors(provider: TracerProvider) -> tuple[Any, ...]:
 
 
 def test_it_is_never_the_global_provider(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_provider", None)
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
     ours = get_tracer_provider()
     assert ours is get_tracer_provider()
@@ -43,7 +41,6 @@ def test_it_is_never_the_global_provider(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_forked_child_builds_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_provider", None)
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
     ours = get_tracer_provider()
     pid = os.fork()

@@ -15,8 +15,9 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from otel_cost_logger.attributes import attributes_of
+from otel_cost_logger.identity import SCOPE, plugin_version
 from otel_cost_logger.planned import PlannedSpan
-from otel_cost_logger.provider import SCOPE, build_provider, plugin_version
+from otel_cost_logger.provider import build_provider
 from otel_cost_logger.record import CallRecord, build_record
 from otel_cost_logger.settings import Settings
 from otel_cost_logger.span import emit_span, finished_span, parent_of, span_name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
@@ -14,7 +13,7 @@ from otel_cost_logger.budgets.book import BudgetBook, BudgetsFileError, read_bud
 from otel_cost_logger.budgets.bound import MAX_BOUND, Bounds
 from otel_cost_logger.budgets.gate import Gate
 from otel_cost_logger.keys.entries import KeysFileError
-from otel_cost_logger.keys.file import KEYS_FILE_VARIABLE, read_keys
+from otel_cost_logger.keys.file import read_keys
 from otel_cost_logger.keys.ring import key_of
 from otel_cost_logger.last_good import LastGood
 from otel_cost_logger.ledger.writer import CallInFlight
@@ -42,10 +41,9 @@ class Enforcement:
 
         Raises `SettingsError` for a file that cannot be used, and for budgets without a ledger.
         """
-        keys_file = os.environ.get(KEYS_FILE_VARIABLE)
         if settings.ledger is None:
-            if keys_file:  # a key that gets a budget later has none until the next start, which asks for a ledger
-                _require_no_budget(Path(keys_file))
+            if settings.keys_file:  # a key that gets a budget later has none until the next start
+                _require_no_budget(settings.keys_file)
             return None
         book = None
         if settings.budgets_file is not None:
@@ -53,7 +51,7 @@ class Enforcement:
                 book = LastGood(settings.budgets_file, read_budgets, _described)
             except BudgetsFileError as error:
                 raise SettingsError(f"{BUDGETS_FILE}: {error}") from error
-        elif not keys_file:
+        elif settings.keys_file is None:
             return None
         gate = Gate(
             lambda: book.value if book is not None else None, _key_limits, without_ledger=settings.budgets_on_error

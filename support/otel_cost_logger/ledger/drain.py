@@ -320,7 +320,7 @@ class Drain:
     def _export_unwritten(self, sender: Sender) -> bool:
         """Send what waits in memory for a broken disk: when much does, and at the last moment. True when some was
         sent."""
-        batch = self._writer.waiting(self._batch_size) if self._writer.troubled else []
+        batch = self._writer.waiting(self._batch_size) if self._writer.trouble is not None else []
         last_moment = self._last_resort or self._stopped
         if not batch or (len(batch) < self._batch_size and not last_moment):
             return False
@@ -347,7 +347,7 @@ class Drain:
         self._suspects.batch_failed(doubtful=answer.doubtful)
         self._not_before = time.monotonic() + wait
         self._report(answer.reason)
-        if not self._writer.troubled:
+        if self._writer.trouble is None:
             self._writer.note_failure(answer.reason)
 
     def _report(self, trouble: str) -> None:

@@ -39,6 +39,13 @@ def is_broken(error: BaseException) -> bool:
     return code is not None and (code & 0xFF) in _BROKEN
 
 
+def is_locked(error: BaseException) -> bool:
+    """True when ``error`` says that somebody else holds the file: it can be written later."""
+    if isinstance(error.__cause__, TimeoutError):
+        return True
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
 def open_for_writing(path: Path, *, busy_seconds: float) -> sqlite3.Connection:
     """A connection to the ledger at ``path``, which is created, upgraded or moved aside as needed.
 
@@ -148,7 +155,10 @@ def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
     if tables and application != APPLICATION_ID:
         raise LedgerError(f"{path} is a database of another program; name another file")
     if version > VERSION:
-        raise LedgerError(f"{path} was written by a newer version of this plugin (schema {version}, here {VERSION})")
+        raise LedgerError(
+            f"{path} was written by a newer version of this plugin (schema {version}, here {VERSION}); "
+            "install that version, or name another file"
+        )
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise LedgerError(f"{path} is on a file system without shared memory; use a local disk")

@@ -19,7 +19,15 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from otel_cost_logger.ledger.file import FileIdentity, LedgerError, identity, is_broken, move_aside, open_for_writing
+from otel_cost_logger.ledger.file import (
+    FileIdentity,
+    LedgerError,
+    identity,
+    is_broken,
+    is_locked,
+    move_aside,
+    open_for_writing,
+)
 from otel_cost_logger.ledger.group_commit import GroupCommit
 from otel_cost_logger.ledger.processes import this_process
 from otel_cost_logger.ledger.schema import COLUMNS, INSERT_SPAN
@@ -84,7 +92,7 @@ class LedgerWriter:
         self._memory = threading.Lock()  # of what waits for it: held for a moment only
         self._backlog: deque[StoredSpan] = deque()
         self._who = (*this_process(), socket.gethostname())
-        self._troubled = False
+        self._trouble: str | None = None
         self._written = self._lost = self._replaced = 0
         self._unwritten = self._unwritten_noted = 0  # spans that are in no file, lost or not
 
@@ -99,9 +107,22 @@ class LedgerWriter:
         return self._path
 
     @property
-    def troubled(self) -> bool:
-        """True while the file cannot be written."""
-        return self._troubled
+    def trouble(self) -> str | None:
+        """Why the file cannot be written, while it cannot."""
+        return self._trouble
+
+    def open(self) -> None:
+        """Open the file before there is anything to write. Raises `LedgerError` when that will never work; a file that
+        somebody else holds for a moment is no such case."""
+        with self._lock:
+            try:
+                self._transaction(lambda _: None)
+            except _FILE_ERRORS as error:
+                self._disconnect()
+                if not is_locked(error):
+                    raise LedgerError(
+                        f"{_said(self._path, error)}; name a local file that this user may write"
+                    ) from error
 
     # From the threads that serve calls.
 
@@ -110,7 +131,7 @@ class LedgerWriter:
         if self._keep(span, only_in_trouble=True):
             return
         with self._lock:
-            if self._troubled or not self._attempt(partial(self._insert, span=span)):
+            if self._trouble is not None or not self._attempt(partial(self._insert, span=span)):
                 self._keep(span)
                 return
             self._written += 1
@@ -125,10 +146,10 @@ class LedgerWriter:
     def transact(self, action: Callable[[sqlite3.Connection], object]) -> bool:
         """Run ``action`` in a transaction of its own; False when the file cannot be written. It may run twice, when the
         first time the file turns out to be broken."""
-        if self._troubled:  # the lock may be held until the file gives way
+        if self._trouble is not None:  # the lock may be held until the file gives way
             return False
         with self._lock:
-            return not self._troubled and self._attempt(action)
+            return self._trouble is None and self._attempt(action)
 
     def note_call(self, connection: sqlite3.Connection, call: CallInFlight) -> None:
         """Note in a `transact` that ``call`` begins."""
@@ -141,7 +162,7 @@ class LedgerWriter:
 
     def recover(self) -> None:
         """Write what waits in memory, and what a file that has vanished still held for the outbox."""
-        if self._troubled or self._unwritten > self._unwritten_noted:
+        if self._trouble is not None or self._unwritten > self._unwritten_noted:
             if not self._guarded(None, self._note_unwritten):
                 return
             while not self._recovered():
@@ -158,8 +179,8 @@ class LedgerWriter:
         with self._memory:
             if self._backlog:
                 return False
-            if self._troubled:
-                self._troubled = False
+            if self._trouble is not None:
+                self._trouble = None
                 _log.warning("the ledger %s can be written again; %d spans lost in all", self._path, self._lost)
             return True
 
@@ -290,9 +311,9 @@ class LedgerWriter:
                 self._transaction(action)
         except _FILE_ERRORS as error:
             self._disconnect()  # whatever it was, the next attempt opens the file anew
-            if not self._troubled:
-                self._troubled = True
-                _log.error("the ledger %s cannot be written (%s); spans wait in memory", self._path, error)
+            if self._trouble is None:
+                self._trouble = _said(self._path, error)
+                _log.error("%s; spans wait in memory", self._trouble)
             return False
         return True
 
@@ -358,7 +379,7 @@ class LedgerWriter:
     def _keep(self, span: StoredSpan, *, only_in_trouble: bool = False) -> bool:
         """Let ``span`` wait in memory, if there is room; False when it need not, because the file can be written."""
         with self._memory:
-            if only_in_trouble and not self._troubled:
+            if only_in_trouble and self._trouble is None:
                 return False
             if len(self._backlog) < self._capacity:
                 self._backlog.append(span)
@@ -409,6 +430,10 @@ _EXPORT_FAILED = (
     "INSERT INTO export_failure (id, reason, since_ns, last_ns, attempts) VALUES (1, ?, ?, ?, 1) "
     "ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, last_ns = excluded.last_ns, attempts = attempts + 1"
 )
+
+
+def _said(path: Path, error: Exception) -> str:
+    return str(error) if isinstance(error, LedgerError) else f"the ledger {path} cannot be written: {error}"
 
 
 def _pending_of(connection: sqlite3.Connection, process: int) -> Iterator[list[StoredSpan]]:

@@ -14,22 +14,17 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import parse_qs
 
+from otel_cost_logger.asgi import App, Message, Receive, Scope, Send, answer_json
 from otel_cost_logger.caller_fields import NotAllowed, require_plain_stream
 from otel_cost_logger.net.passage import Identity, Passage, enter
 from otel_cost_logger.net.roads import CLOSED, NO_ENGINE, OPENED, RAW, Road, Roads
 from otel_cost_logger.net.stream_options import Unasked, counting
 from otel_cost_logger.net.usage import AnswerReader
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _KEY_HEADERS = (  # LiteLLM's
     *("authorization", "x-litellm-api-key", "api-key", "x-api-key", "x-goog-api-key"),
@@ -230,11 +225,7 @@ def _replayed(message: Message, receive: Receive) -> Receive:
 
 async def _respond(send: Send, status: int, message: str, kind: str) -> None:
     """LiteLLM's form of an error."""
-    error = {"message": message, "type": kind, "param": None, "code": str(status)}
-    body = json.dumps({"error": error}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await answer_json(send, status, {"error": {"message": message, "type": kind, "param": None, "code": str(status)}})
 
 
 def _address(scope: Scope) -> str:

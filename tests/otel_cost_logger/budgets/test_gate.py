@@ -218,7 +218,7 @@ def test_a_locked_ledger_makes_calls_wait_and_refuses_nobody(writer: LedgerWrite
 
     async def admitted() -> bool:
         task = asyncio.create_task(admit(gate, writer, call(bound=1)))
-        await asyncio.to_thread(eventually, lambda: writer.troubled, "it could not be written")
+        await asyncio.to_thread(eventually, lambda: writer.trouble is not None, "it could not be written")
         other.execute("ROLLBACK")
         await asyncio.to_thread(writer.recover)
         return await task

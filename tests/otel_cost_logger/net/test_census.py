@@ -1,7 +1,7 @@
-"""A census of the proxy: each of its addresses is asked for what it needs, and the records are held against the engines.
+"""A census of the proxy: each of its addresses is asked for what it needs, and records are held against the engines.
 
-An address that is counted has a request here. One without, that is not closed, has no engine behind it, and the table in
-`net.roads` says why; it is asked too, and no engine may move.
+An address that is counted has a request here. One that has none and is not closed has no engine behind it, and the
+table in `net.roads` says why; it is asked too, and no engine may move.
 """
 
 from __future__ import annotations
@@ -313,7 +313,7 @@ def test_every_address_is_counted_or_closed_or_has_no_engine_behind_it(census: C
         if road.kind == CLOSED:
             assert answer.status_code == 403, (method, address)
             assert answer.json()["error"]["type"] == "road_closed"
-    assert found[CLOSED] > 200 and found[NO_ENGINE] > 200
+    assert min(found.values()) > 200
     assert census.engines() == engines
     assert census.side.requests == asked
     refused = [row for row in census.rows(before) if row["call_type"] == "closed_road"]

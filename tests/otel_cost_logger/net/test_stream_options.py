@@ -27,8 +27,6 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def normalised(answer: bytes) -> bytes:
-    import re
-
     return re.sub(rb'"id":"[^"]*"|"created":\d+', b"", answer)
 
 
