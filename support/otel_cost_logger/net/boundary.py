@@ -14,6 +14,7 @@ import logging
 import os
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,7 +23,7 @@ from urllib.parse import parse_qs
 from otel_cost_logger.asgi import App, Message, Receive, Scope, Send, answer_json
 from otel_cost_logger.caller_fields import NotAllowed, require_plain_stream
 from otel_cost_logger.net.passage import Identity, Passage, enter
-from otel_cost_logger.net.roads import CLOSED, NO_ENGINE, OPENED, RAW, Road, Roads
+from otel_cost_logger.net.roads import CLOSED, NO_ENGINE, OPENED, RAW, REPORTED, Road, Roads
 from otel_cost_logger.net.stream_options import Unasked, counting
 from otel_cost_logger.net.usage import AnswerReader
 
@@ -85,12 +86,14 @@ class Net:
         if road.kind == CLOSED and (configured := _configured(address, scope)):
             road, engine = configured
         headers = _Headers(scope)
-        if road.kind == CLOSED:
-            if not _is_operator(headers, scope):
-                await self._refuse(Passage(road, address, engine, headers, self._recorder.admit), scope, receive, send)
-                return
+        if road.kind == CLOSED and _is_operator(headers, scope):
             road = Road(road.pattern or address, OPENED, "the operator's own key")
         passage = Passage(road, address, engine, headers, self._recorder.admit)
+        if road.kind != REPORTED:
+            passage.call_id = str(uuid.uuid4())
+        if road.kind == CLOSED:
+            await self._refuse(passage, scope, receive, send)
+            return
         enter(passage)
         if road.kind in (RAW, OPENED):
             await self._counted(passage, scope, receive, send)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from otel_cost_logger.net.roads import Road
 from otel_cost_logger.net.usage import AnswerReader
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +39,10 @@ class Passage:
     headers: Mapping[str, str]
     admit: Callable[[Passage], Awaitable[None]]
     began_ns: int = field(default_factory=time.time_ns)
-    call_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    call_id: str = ""
     identity: Identity | None = None
-    body: Mapping[str, Any] = field(default_factory=dict)
-    deployment: Mapping[str, Any] = field(default_factory=dict)
+    body: Mapping[str, Any] = _NOTHING
+    deployment: Mapping[str, Any] = _NOTHING
     key: Any = None  # under which the call that LiteLLM makes of this request is reported
     upstream: AnswerReader | None = None
     admitted: bool = False
