@@ -31,6 +31,7 @@ _KEY_HEADERS = (  # LiteLLM's
     *("authorization", "x-litellm-api-key", "api-key", "x-api-key", "x-goog-api-key"),
     "ocp-apim-subscription-key",
 )
+_NO_SOCKETS = Road("", CLOSED, "what goes through a WebSocket is not counted")
 _GRACE_SECONDS = 2.0  # LiteLLM's hooks report a moment after the answer
 
 _log = logging.getLogger(__name__)
@@ -48,7 +49,6 @@ class Answer:
     ended_ns: int = 0
     finished: bool = False
     left: bool = False
-    refused: bool = False  # before anything was dispatched
 
 
 class Recorder(Protocol):
@@ -79,6 +79,8 @@ class Net:
             return
         address = _address(scope)
         road = self._roads.of(address)
+        if scope["type"] == "websocket" and road.kind != OPENED:
+            road = _NO_SOCKETS
         if road.kind == NO_ENGINE:
             await self.app(scope, receive, send)
             return
@@ -108,7 +110,7 @@ class Net:
             if scope["type"] == "http" and passage.road.kind == RAW:
                 receive = await _read_request(passage, scope, receive)
         except NotAllowed as error:
-            answer.status, answer.finished, answer.refused = 400, True, True
+            answer.status, answer.finished = 400, True
             await _respond(send, 400, str(error), "invalid_request_error")
             self._over(passage, answer)
             return
@@ -143,7 +145,7 @@ class Net:
         keys = [key for key in _keys_shown(passage.headers, scope) if key]
         if keys:  # whoever shows none is nobody's tenant
             passage.identity = next(filter(None, map(self._recorder.identity_of, keys)), None)
-            self._recorder.answered(passage, Answer(status=403, ended_ns=time.time_ns(), finished=True, refused=True))
+            self._recorder.answered(passage, Answer(status=403, ended_ns=time.time_ns(), finished=True))
 
 
 class _Read:
@@ -173,9 +175,7 @@ class _Read:
                 message = {**message, "body": self._unasked.passed(body, last=last)}
             else:
                 answer.reader.feed(body)
-            await self._send(message)
             answer.finished = last and not answer.left
-            return
         await self._send(message)
 
 
@@ -209,6 +209,8 @@ async def _read_request(passage: Passage, scope: Scope, receive: Receive) -> Rec
     if isinstance(body, dict):
         passage.body = body
         require_plain_stream(body)
+        if passage.engine == passage.address and not isinstance(body.get("model"), str):
+            raise NotAllowed('"model" must name a model: without it, it is not known what the answer costs')
         if (asked := counting(body, passage.engine)) is not None:
             passage.asked_to_count = True
             whole = json.dumps(asked).encode()
@@ -267,12 +269,18 @@ def _keys_shown(headers: Mapping[str, str], scope: Scope) -> list[str]:
 
 
 def _is_operator(headers: Mapping[str, str], scope: Scope) -> bool:
-    master = os.environ.get("LITELLM_MASTER_KEY", "").encode()
-    return bool(master) and any(hmac.compare_digest(key.encode(), master) for key in _keys_shown(headers, scope))
+    master = os.environ.get("LITELLM_MASTER_KEY") or getattr(_proxy(), "master_key", None)
+    if not isinstance(master, str) or not master:
+        return False
+    return any(hmac.compare_digest(key.encode(), master.encode()) for key in _keys_shown(headers, scope))
+
+
+def _proxy() -> object:
+    return sys.modules.get("litellm.proxy.proxy_server")
 
 
 def _general_settings() -> Mapping[str, Any]:
-    found = getattr(sys.modules.get("litellm.proxy.proxy_server"), "general_settings", None)
+    found = getattr(_proxy(), "general_settings", None)
     return found if isinstance(found, Mapping) else {}
 
 

@@ -65,8 +65,9 @@ def record_of_passage(passage: Passage, answer: Answer, book: PriceBook | None) 
     if usage is not None and usage.total:
         cost = cost_of_passage(model, served, deployment, passage.began_ns, book, usage)
     else:
-        dispatched = not answer.refused and status not in (401, 403, 429)
-        counted_zero = usage is not None or (outcome == FAILURE and (not dispatched or (status or 500) < 500))
+        # Nothing was dispatched, or the engine refused it.
+        refused = not passage.admitted or (outcome == FAILURE and (status or 500) < 500)
+        counted_zero = usage is not None or refused
         cost = Cost(0, NOT_CHARGED if counted_zero else UNKNOWN_COST, None)
     params = _mapping(deployment.get("litellm_params"))
     base = params.get("api_base") or passage.engine
@@ -117,7 +118,7 @@ def completed(
 ) -> CallRecord:
     """``record``, which LiteLLM's hooks gave for a call of this passage, with what they did not know: whose key it was,
     and what the engine counted. ``request`` is the call's."""
-    if record.tenant_source == TENANT_NONE and passage.identity is not None and record.outcome != FAILURE:
+    if record.tenant_source == TENANT_NONE and passage.identity is not None:
         tenant_id, tenant_source = tenant_of(passage.identity)
         alias = clean(passage.identity.key_alias) or None
         record = record._replace(tenant_id=tenant_id, tenant_source=tenant_source, key_alias=alias)
