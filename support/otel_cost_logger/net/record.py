@@ -141,7 +141,7 @@ def completed(
             or (clean(passage.upstream.last_document().get("model")) if passage.upstream is not None else "")
             or None,
         )
-    if record.total_tokens and not record.cost.nano_usd:
+    if record.total_tokens and ((usage is not None and not record.cost.nano_usd) or record.cost.source == UNPRICED):
         record = record._replace(cost=_priced(record, book))
     return record
 
