@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 _MAX_BODY = 64 * 2**20  # bytes; an answer that is longer and no stream is not read
 _MARKS = (b'"usage', b'"billed_units"')
+_RESPONSES, _PIECE = b'"type":"response.', b'.delta"'  # vLLM's events of that form: most of them carry no piece
 _BROKEN = (b'data: {"error"', b'data:{"error"', b"event: error")
 _DELTAS = (b'"delta"', b'"text"', b'"candidates"')
 
@@ -97,7 +98,7 @@ class AnswerReader:
         """The next whole event of a stream."""
         if event.startswith(_BROKEN):
             self.failed = True
-        elif any(mark in event for mark in _DELTAS):
+        elif _PIECE in event or (_RESPONSES not in event and any(mark in event for mark in _DELTAS)):
             self.deltas += 1
         if any(mark in event for mark in _MARKS):
             self._first = self._first or event

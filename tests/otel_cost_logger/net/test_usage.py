@@ -71,3 +71,18 @@ def test_an_answer_that_is_not_json_has_no_usage() -> None:
         reader = AnswerReader(stream=False)
         reader.feed(body)
         assert reader.usage() is None
+
+
+def test_without_a_count_the_pieces_of_an_answer_are_counted() -> None:
+    for pieces in (
+        [
+            b'{"type":"response.content_part.added","part":{"text":""}}',
+            b'{"type":"response.output_text.delta","delta":"a"}',
+        ],
+        [b'{"choices":[{"delta":{"content":"a"}}]}'],
+        [b'{"choices":[{"text":"a"}]}'],
+        [b'{"candidates":[{"content":{}}]}'],
+    ):
+        reader = AnswerReader(stream=True)
+        reader.feed(b"".join(b"data: " + piece + b"\n\n" for piece in pieces) + b"data: [DONE]\n\n")
+        assert (reader.deltas, reader.usage()) == (1, None)
