@@ -147,7 +147,7 @@ def test_the_engine_counts_as_it_goes_where_the_usage_was_asked_for(
 def test_a_proxied_text_completion_ends_with_its_usage(
     logger: OtelCostLogger, monkeypatch: pytest.MonkeyPatch, behind_proxy: bool
 ) -> None:
-    monkeypatch.setattr("otel_cost_logger.logger._behind_proxy", lambda: behind_proxy)
+    monkeypatch.setattr("otel_cost_logger.logger.behind_proxy", lambda: behind_proxy)
     told = prepared(logger, attempt(stream=True), "atext_completion")
     assert ("stream_options" in told) == behind_proxy
     assert "stream_options" not in prepared(logger, attempt(), "atext_completion")

@@ -128,9 +128,12 @@ def completed(
     usage, source = None, USAGE_ENGINE
     if record.total_tokens == 0:
         usage = usage_in(_document(response))
-        if usage is None and passage.upstream is not None:
-            usage, source = usage_of(passage.upstream, request, record.outcome)
-    if usage is not None and usage.total:
+    if usage is None and passage.upstream is not None and (record.total_tokens == 0 or record.outcome != SUCCESS):
+        usage, source = usage_of(passage.upstream, request, record.outcome)
+    already = record.total_tokens > 0
+    # Of a stream that broke off, LiteLLM may have kept the first count alone.
+    recounted = usage is not None and usage.completion > record.completion_tokens
+    if usage is not None and (recounted or (usage.total and record.total_tokens == 0)):
         record = record._replace(
             prompt_tokens=usage.prompt,
             completion_tokens=usage.completion,
@@ -142,7 +145,10 @@ def completed(
             or (clean(passage.upstream.last_document().get("model")) if passage.upstream is not None else "")
             or None,
         )
-    if record.total_tokens and ((usage is not None and not record.cost.nano_usd) or record.cost.source == UNPRICED):
+    if not record.total_tokens:
+        return record
+    stale = recounted and already
+    if stale or (usage is not None and not record.cost.nano_usd) or record.cost.source == UNPRICED:
         record = record._replace(cost=_priced(record, book))
     return record
 
@@ -159,6 +165,8 @@ def usage_of(reader: AnswerReader, body: Mapping[str, Any], outcome: str) -> tup
     Where the engine said nothing in a stream, its pieces are counted, and the prompt is by LiteLLM's tokenizer.
     """
     usage = reader.usage()
+    if usage is not None and outcome != SUCCESS and reader.deltas > usage.completion:
+        return usage._replace(completion=reader.deltas), USAGE_ESTIMATED  # it would have counted at the end
     if usage is not None:
         # Of several choices each piece of a stream counts its own only.
         whole = outcome == SUCCESS or _choices(body) == 1

@@ -61,8 +61,8 @@ _GOOGLE = "/v1beta/models/*:{} /models/*:{}"
 ROADS: tuple[Road, ...] = (
     # What vLLM serves.
     *_rows(REPORTED, "chats", f"{_CHAT} /cursor/chat/completions"),
-    *_rows(REPORTED, "messages, Anthropic's form", "/v1/messages"),
-    *_rows(REPORTED, "responses", _RESPONSES),
+    *_rows(REPORTED, "messages, Anthropic's form", "/v1/messages", streams_text=True),
+    *_rows(REPORTED, "responses", _RESPONSES, streams_text=True),
     *_rows(REPORTED, "text completions", _TEXT, streams_text=True),
     *_rows(REPORTED, "embeddings", _EMBEDDINGS),
     *_rows(TRANSLATED, "rerankings", "/v1/rerank /v2/rerank /rerank"),
