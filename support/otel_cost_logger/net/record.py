@@ -131,6 +131,8 @@ def completed(
     if usage is None and passage.upstream is not None and (record.total_tokens == 0 or record.outcome != SUCCESS):
         usage, source = usage_of(passage.upstream, request, record.outcome)
     already = record.total_tokens > 0
+    if usage is not None and already and source == USAGE_ESTIMATED:
+        usage = usage._replace(prompt=record.prompt_tokens)
     # Of a stream that broke off, LiteLLM may have kept the first count alone.
     recounted = usage is not None and usage.completion > record.completion_tokens
     if usage is not None and (recounted or (usage.total and record.total_tokens == 0)):
@@ -165,7 +167,7 @@ def usage_of(reader: AnswerReader, body: Mapping[str, Any], outcome: str) -> tup
     Where the engine said nothing in a stream, its pieces are counted, and the prompt is by LiteLLM's tokenizer.
     """
     usage = reader.usage()
-    if usage is not None and outcome != SUCCESS and reader.deltas > usage.completion:
+    if usage is not None and outcome != SUCCESS and reader.uncounted and reader.deltas > usage.completion:
         return usage._replace(completion=reader.deltas), USAGE_ESTIMATED  # it would have counted at the end
     if usage is not None:
         # Of several choices each piece of a stream counts its own only.

@@ -72,7 +72,7 @@ class AnswerReader:
     """Reads an answer as it passes: `feed` its bytes, then ask. A stream is never kept; events that carry no usage are
     not parsed, and of those that do the first and the last are enough."""
 
-    __slots__ = ("_first", "_last", "_pieces", "_rest", "_size", "_stream", "deltas", "failed")
+    __slots__ = ("_first", "_last", "_pieces", "_rest", "_size", "_stream", "deltas", "failed", "uncounted")
 
     def __init__(self, *, stream: bool) -> None:
         self._stream = stream
@@ -82,6 +82,7 @@ class AnswerReader:
         self._first = b""
         self._last = b""
         self.deltas = 0  # events with a piece of text, as far as can be told without parsing them
+        self.uncounted = 0  # of those, how many came after the engine's last count
         self.failed = False  # the engine broke off: it says so in an event, and ends the stream in good order
 
     def feed(self, chunk: bytes) -> None:
@@ -100,7 +101,9 @@ class AnswerReader:
             self.failed = True
         elif _PIECE in event or (_RESPONSES not in event and any(mark in event for mark in _DELTAS)):
             self.deltas += 1
+            self.uncounted += 1
         if any(mark in event for mark in _MARKS):
+            self.uncounted = 0
             self._first = self._first or event
             self._last = event
 

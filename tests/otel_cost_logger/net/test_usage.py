@@ -86,3 +86,12 @@ def test_without_a_count_the_pieces_of_an_answer_are_counted() -> None:
         reader = AnswerReader(stream=True)
         reader.feed(b"".join(b"data: " + piece + b"\n\n" for piece in pieces) + b"data: [DONE]\n\n")
         assert (reader.deltas, reader.usage()) == (1, None)
+
+
+def test_pieces_after_the_last_count_are_known_to_be_uncounted() -> None:
+    reader = AnswerReader(stream=True)
+    piece = b'data: {"delta": {"text": "a"}}\n\n'
+    reader.feed(b'data: {"message": {"usage": {"input_tokens": 10, "output_tokens": 1}}}\n\n' + piece * 3)
+    assert (reader.deltas, reader.uncounted) == (3, 3)
+    reader.feed(b'data: {"delta": {}, "usage": {"output_tokens": 3}}\n\n')
+    assert reader.uncounted == 0
