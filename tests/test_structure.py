@@ -33,7 +33,7 @@ HOLD_EXAMPLES = {ROOT / "tests" / "test_structure.py", ROOT / "tests" / "noteboo
 # Part of another package's own interface, and installed with it.
 COMES_WITH = {"starlette": "fastapi"}
 # The plugin is installed beside other people's software: it brings nothing but what it implements.
-PLUGIN_MAY_USE = {"litellm", "opentelemetry", "google", "yaml", *sys.stdlib_module_names}
+PLUGIN_MAY_USE = {"litellm", "opentelemetry", "google", "yaml", "httpx", *sys.stdlib_module_names}
 
 
 def imported(path: Path, *, at_run_time: bool = False) -> set[str]:

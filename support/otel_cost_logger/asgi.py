@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 READINESS = "/health/readiness"
@@ -27,20 +28,25 @@ class Readiness:
         if scope["type"] == "http" and scope["path"].removeprefix(scope.get("root_path", "")) == READINESS:
             problem = self._problem()
             if problem is not None:
-                await _answer(send, 503, {"status": "unhealthy", "reason": f"calls cannot be recorded: {problem}"})
+                await answer_json(send, 503, {"status": "unhealthy", "reason": f"calls cannot be recorded: {problem}"})
                 return
         await self._app(scope, receive, send)
 
 
 def wrap_proxy(wrapper: Callable[[App], App]) -> None:
-    """Put ``wrapper`` around the proxy's application, which is starting: it has built its middleware by then."""
+    """Put ``wrapper`` around the routes of the proxy's application, which is starting: it has built its middleware by
+    then. Inside of all that: answers are not compressed yet there."""
     app = sys.modules["litellm.proxy.proxy_server"].app
     if app.middleware_stack is None:
         app.middleware_stack = app.build_middleware_stack()
-    app.middleware_stack = wrapper(app.middleware_stack)
+    layer = app.middleware_stack
+    while type(layer.app).__name__ != "ExceptionMiddleware" and hasattr(layer.app, "app"):
+        layer = layer.app
+    layer.app = wrapper(layer.app)
 
 
-async def _answer(send: Send, status: int, body: dict[str, Any]) -> None:
+async def answer_json(send: Send, status: int, body: dict[str, Any]) -> None:
+    """Answer a request with ``body``."""
     content = json.dumps(body).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})

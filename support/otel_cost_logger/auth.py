@@ -27,6 +27,7 @@ from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAut
 
 from otel_cost_logger.keys.entries import KeysFileError, TenantKey, hash_key, moment_text
 from otel_cost_logger.keys.ring import KeyRing, key_ring
+from otel_cost_logger.net.passage import Identity, Passage, current
 
 if TYPE_CHECKING:
     from fastapi import Request
@@ -56,6 +57,15 @@ async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKey
     Raises `KeyRefused` with status 401 for a key that nobody knows, that is revoked or has expired, with 500 when the
     keys file cannot be used, and LiteLLM's own `ProxyException` for a model that the key may not ask for.
     """
+    passage = current()
+    identity = await _identity(request, api_key, passage)
+    if passage is not None and isinstance(identity, UserAPIKeyAuth):
+        passage.identify(identity)
+        await passage.admit(passage)  # where no hook of LiteLLM's would ask
+    return identity
+
+
+async def _identity(request: Request, api_key: str | None, passage: Passage | None) -> UserAPIKeyAuth | str:
     if not api_key:
         raise unknown_key()
     master_key = os.environ.get(MASTER_KEY_VARIABLE)
@@ -66,6 +76,8 @@ async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKey
         if _litellm_checks_keys():
             return api_key
         raise unknown_key()
+    if passage is not None:
+        passage.identity = Identity(entry.tenant, entry.alias, entry.sha256)  # also of a key that is refused below
     return await identity_of(entry, request)
 
 

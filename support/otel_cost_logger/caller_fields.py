@@ -6,6 +6,7 @@ each was found by trying (see tests/otel_cost_logger/test_spoofing.py).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 # LiteLLM's own switches. They choose the provider or the deployment in the operator's place, or take out of the request
@@ -26,15 +27,13 @@ class NotAllowed(ValueError):
 def remove_operators_fields(request: dict[str, Any], call_type: object) -> None:
     """Take out of ``request`` (the proxy's data of a call of LiteLLM's ``call_type``) what is the operator's to say.
 
-    Raises `NotAllowed` for a ``model`` that is a list, which LiteLLM would answer once for each model in it, and for a
-    ``stream`` that is neither true nor false: vLLM takes 1 or "true" for true, LiteLLM does not, and the answer would
-    pass without being counted.
+    Raises `NotAllowed` for a ``model`` that is a list, which LiteLLM would answer once for each model in it, and as
+    `require_plain_stream` does.
     """
     model = request.get("model")
     if not isinstance(model, str | None) or (model is not None and "," in model and call_type in _LISTS_MODELS):
         raise NotAllowed('"model" must name one model; send a request for each')
-    if not isinstance(request.get("stream"), bool | None):
-        raise NotAllowed('"stream" must be true or false')
+    require_plain_stream(request)
     if call_type in _NEVER_STREAMED:
         request.pop("stream", None)  # the engine ignores it, and LiteLLM would stumble over the answer
     for field in _OPERATORS:
@@ -42,3 +41,12 @@ def remove_operators_fields(request: dict[str, Any], call_type: object) -> None:
     extra = request.get("extra_body")
     if isinstance(extra, dict):
         request["extra_body"] = {name: value for name, value in extra.items() if name not in _NOT_IN_EXTRA_BODY}
+
+
+def require_plain_stream(request: Mapping[str, Any]) -> None:
+    """Raise `NotAllowed` for an answer that would pass without being counted: for a ``stream`` that is neither true nor
+    false (vLLM takes 1 or "true" for true, LiteLLM does not), and for one that is made in the background."""
+    if not isinstance(request.get("stream"), bool | None):
+        raise NotAllowed('"stream" must be true or false')
+    if request.get("background"):
+        raise NotAllowed('"background" is not supported: an answer is counted when it is given')

@@ -35,6 +35,12 @@ from otel_cost_logger.keys.ring import key_ring
 from otel_cost_logger.last_good import LastGood
 from otel_cost_logger.ledger.file import LedgerError
 from otel_cost_logger.metrics import publish_budgets, publish_calls, send_first
+from otel_cost_logger.net.boundary import Net
+from otel_cost_logger.net.passage import Passage, current, deployed
+from otel_cost_logger.net.record import completed
+from otel_cost_logger.net.recorder import NetRecorder
+from otel_cost_logger.net.roads import OPENED, RAW, TRANSLATED
+from otel_cost_logger.net.upstream import watch_engines
 from otel_cost_logger.once import PendingFailures, Seen
 from otel_cost_logger.prices.book import PriceBook
 from otel_cost_logger.prices.reading import PriceBookError, read_book
@@ -59,6 +65,7 @@ from otel_cost_logger.upstream import with_stream_usage, with_trace_context
 if TYPE_CHECKING:
     from litellm import BudgetManager
 
+    from otel_cost_logger.asgi import App
     from otel_cost_logger.durable import DurableSpanProcessor
 
 # So many records lost one after the other, the last of them so recently, and the proxy is not ready.
@@ -66,6 +73,9 @@ _LOSSES = 10
 _LOSSES_SECONDS = 60.0
 
 _log = logging.getLogger(__name__)
+
+# A proxied call between its first hook and its report: the proxy's data, and what the net knows of its request.
+_Call = tuple[dict[str, Any], Passage | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +148,15 @@ class OtelCostLogger(CustomLogger):
         except LedgerError as error:
             raise StartError(f"{LEDGER_FILE}: {error}") from error
 
+    def watched(self, app: App) -> App:
+        """The proxy's application ``app`` with the net around it: see `net`."""
+
+        def emit(build: Callable[[], CallRecord]) -> None:
+            self._guarded(lambda: self._emit_all([build()]))
+
+        watch_engines()
+        return Net(app, NetRecorder(self._begin, emit, self._book), self._settings.open_roads)
+
     @property
     def counts(self) -> Counts:
         """What became of this process's calls so far."""
@@ -176,8 +195,12 @@ class OtelCostLogger(CustomLogger):
         self._succeeded(kwargs, response_obj, start_time, end_time)
 
     def log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
-        """A synchronous call failed; behind the proxy, also the second report of a rejected request."""
-        self._failed(kwargs, response_obj, start_time, end_time)
+        """A synchronous call failed. Behind the proxy it is the second report of a rejected request, from a thread that
+        knows nothing of the request."""
+        if behind_proxy():
+            self._count("repeated")
+        else:
+            self._failed(kwargs, response_obj, start_time, end_time)
 
     # Hooks of LiteLLM, library mode and proxy.
 
@@ -191,8 +214,13 @@ class OtelCostLogger(CustomLogger):
 
     async def async_pre_call_deployment_hook(self, kwargs: Any, call_type: Any) -> Any:
         """An attempt is about to be sent: the engine is told the cost span's context, and to count as it goes."""
+        passage = current()
+        if passage is not None and passage.road.kind in (RAW, OPENED):
+            deployed(passage, kwargs)
+            await passage.admit(passage)  # with LiteLLM's own keys it is known only now whose call it is
         try:
-            request = with_stream_usage(kwargs, call_type, behind_proxy=behind_proxy())
+            translated = passage is not None and passage.road.kind == TRANSLATED
+            request = with_stream_usage(kwargs, call_type, behind_proxy=behind_proxy(), always=translated)
             progress_in(details_of(kwargs)).begin_attempt(request.get("stream_options"))
             return with_trace_context(request, self._provider().id_generator) if self._settings.propagate else request
         except Exception:
@@ -220,17 +248,23 @@ class OtelCostLogger(CustomLogger):
             except NotAllowed as error:
                 raise _bad_request(error) from error
 
+        passage = current()
+        if passage is not None:
+            passage.progress = progress_in(details_of(data))
+            passage.identify(user_api_key_dict)
+            if passage.road.kind in (RAW, OPENED):
+                await passage.admit(passage)
+                return data
+
         def expect_report() -> None:
-            self._provider()  # from the first call on, so that a SIGTERM right after its answer finds its handler
             if is_llm_call(call_type):
-                self._expected.begin(_call_id(data))
-                self._in_flight.begin(_request_key(data, user_api_key_dict), {**data, "call_type": call_type})
+                key = _request_key(data, user_api_key_dict)
+                if passage is not None:
+                    passage.call_id, passage.key = _call_id(data), key
+                self._in_flight.begin(key, ({**data, "call_type": call_type}, passage))
 
         self._guarded(expect_report)
-        # Raises what the caller is to be told, when the call must not begin.
-        noted = self._budgets and await self._budgets.admit(self._durable(), user_api_key_dict, data, call_type)
-        if not noted and is_llm_call(call_type):
-            self._guarded(lambda: self._note(_call_id(data), tenant_of_key(user_api_key_dict), data.get("model")))
+        await self._begin(user_api_key_dict, data, call_type)
         return data
 
     async def async_post_call_response_headers_hook(
@@ -256,14 +290,31 @@ class OtelCostLogger(CustomLogger):
             record = self._pending.settle(key)
             if record is not None:
                 record = record._replace(end_ns=time.time_ns()) if record.attempts > 1 else record
-            elif (request := self._in_flight.reported(key)) is not None:
-                progress_in(details_of(request)).closed = True
-                record = self._unreported(request, time.time_ns(), original_exception)
+            elif (call := self._in_flight.reported(key)) is not None:
+                progress_in(details_of(call[0])).closed = True
+                record = self._unreported(call, time.time_ns(), original_exception)
             self._emit_all([record])
 
         self._guarded(record_it)
 
     # From report to record.
+
+    async def _begin(self, user_api_key_dict: Any, request: dict[str, Any], call_type: str) -> None:
+        """Note a proxied call; raises what its caller is to be told when it must not begin."""
+        counted = call_type == RAW or is_llm_call(call_type)
+
+        def expect_record() -> None:
+            self._provider()  # from the first call on, so that a SIGTERM right after its answer finds its handler
+            if counted:
+                self._expected.begin(_call_id(request))
+
+        self._guarded(expect_record)
+        noted = self._budgets and await self._budgets.admit(
+            self._durable(), user_api_key_dict, request, call_type, counted=counted
+        )
+        if not noted and counted:
+            tenant_id = tenant_of_key(user_api_key_dict)
+            self._guarded(lambda: self._note(_call_id(request), tenant_id, request.get("model")))
 
     def _note(self, call_id: str, tenant_id: str, model: Any) -> None:
         if (durable := self._durable()) is not None:
@@ -274,13 +325,16 @@ class OtelCostLogger(CustomLogger):
         return provider.durable if isinstance(provider, CostTracerProvider) else None
 
     def _succeeded(self, kwargs: Any, response: Any, start: Any, end: Any) -> None:
+        passage = current()
+        if passage is not None and _is_the_nets(passage, kwargs):
+            return
         try:
             if _is_closed(kwargs):
                 self._count("repeated")
                 return
-            record = self._build(kwargs, response, start, end, failed=False)
+            record = self._build(kwargs, response, start, end, passage, failed=False)
             if self._in_flight or self._pending:
-                key = _call_key(kwargs)
+                key = _reported_key(passage, kwargs)
                 self._in_flight.reported(key)
                 self._pending.settle(key)  # an attempt that failed before, and was retried
             self._emit_all([record, *self._pending.overdue()])
@@ -288,12 +342,16 @@ class OtelCostLogger(CustomLogger):
             self._lost()
 
     def _failed(self, kwargs: Any, response: Any, start: Any, end: Any) -> None:
+        passage = current()
+        if passage is not None and _is_the_nets(passage, kwargs):
+            return
+
         def record_it() -> None:
             if _is_closed(kwargs):
                 self._count("repeated")
                 return
-            record = self._build(kwargs, response, start, end, failed=True)
-            key = _call_key(kwargs)
+            record = self._build(kwargs, response, start, end, passage, failed=True)
+            key = _reported_key(passage, kwargs)
             self._in_flight.reported(key)
             if _may_be_retried(kwargs):
                 self._register_exit_handler()
@@ -303,16 +361,27 @@ class OtelCostLogger(CustomLogger):
 
         self._guarded(record_it)
 
-    def _hung_up(self, request: Any, ended_ns: int) -> None:
-        self._guarded(lambda: self._emit_all([self._unreported(request, ended_ns)]))
+    def _hung_up(self, call: _Call, ended_ns: int) -> None:
+        self._guarded(lambda: self._emit_all([self._unreported(call, ended_ns)]))
 
-    def _unreported(self, request: Any, ended_ns: int, exception: Any = None) -> CallRecord:
-        return record_of_unreported(
+    def _unreported(self, call: _Call, ended_ns: int, exception: Any = None) -> CallRecord:
+        request, passage = call
+        record = record_of_unreported(
             request, ended_ns, exception, keep_error_message=self._settings.error_messages, book=self._book()
         )
+        return self._completed(record, passage, None, request)
 
-    def _build(self, kwargs: Any, response: Any, start: Any, end: Any, *, failed: bool) -> CallRecord:
-        return build_record(
+    def _completed(self, record: CallRecord, passage: Passage | None, response: Any, request: Any) -> CallRecord:
+        if passage is None:
+            return record
+        return completed(record, passage, response, self._book(), request=_mapping(request))
+
+    def _build(
+        self, kwargs: Any, response: Any, start: Any, end: Any, passage: Passage | None, *, failed: bool
+    ) -> CallRecord:
+        if passage is not None:
+            passage.reports += 1
+        record = build_record(
             kwargs,
             response,
             start,
@@ -322,6 +391,7 @@ class OtelCostLogger(CustomLogger):
             keep_error_message=self._settings.error_messages,
             book=self._book(),
         )
+        return self._completed(record, passage, None if failed else response, kwargs)
 
     def _book(self) -> PriceBook | None:
         return self._prices.value if self._prices else None
@@ -408,6 +478,24 @@ def _bad_request(error: Exception) -> Exception:
 
     refusal: Exception = ProxyException(message=str(error), type="invalid_request_error", param=None, code=400)
     return refusal
+
+
+def _mapping(value: Any) -> Mapping[Any, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _is_the_nets(passage: Passage, kwargs: Any) -> bool:
+    """True for a report of what the net counts itself: LiteLLM knows nothing of its tokens."""
+    kind = passage.road.kind
+    return kind == RAW or (kind == OPENED and not is_llm_call(_mapping(kwargs).get("call_type")))
+
+
+def _reported_key(passage: Passage | None, kwargs: Any) -> Hashable:
+    """Under which a call is in flight: where LiteLLM makes a call of its own of a request, the request's."""
+    if passage is not None and passage.road.kind == TRANSLATED and passage.key is not None:
+        key: Hashable = passage.key
+        return key
+    return _call_key(kwargs)
 
 
 def _may_be_retried(kwargs: Any) -> bool:

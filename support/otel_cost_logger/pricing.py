@@ -28,7 +28,7 @@ PRICE_BOOK = "price_book"  # the operator's own price book
 CUSTOM_PRICE = "custom_price"  # model_info or litellm_params of the deployment
 COST_MAP = "cost_map"  # LiteLLM's map: the bundled one, and what litellm.register_model added
 UNPRICED = "unpriced"  # nobody has a price for this model
-NOT_CHARGED = "not_charged"  # no engine worked: the call was refused, or answered from LiteLLM's cache
+NOT_CHARGED = "not_charged"  # no engine worked, or it counted zero: a call was refused, or LiteLLM's cache answered
 UNKNOWN_COST = "unknown"  # an engine may have worked, and nobody counted
 
 _COST_MAP_VERSION = f"litellm-{version('litellm')}"
@@ -68,27 +68,6 @@ def cost_of(
     return Cost(nano_usd, COST_MAP, _COST_MAP_VERSION) if nano_usd else Cost(0, UNPRICED, None)
 
 
-def cost_again(
-    model: str,
-    served: str | None,
-    litellm_params: Mapping[Any, Any],
-    at_ns: int,
-    *,
-    prompt_tokens: int,
-    completion_tokens: int,
-    cached_tokens: int,
-) -> Cost | None:
-    """The cost of these tokens by the same prices as `cost_of`, for a call whose ``response_cost`` is that of another
-    attempt; None where LiteLLM has no price per token. The arguments are those of `price_for`."""
-    price = price_for(model, served, litellm_params, at_ns)
-    if price is None:
-        return None
-    custom = use_custom_pricing_for_model(litellm_params)
-    nano_usd = price.nano_usd(prompt_tokens, completion_tokens, cached_tokens)
-    source, version = (CUSTOM_PRICE, _version_of(_prices(litellm_params))) if custom else (COST_MAP, _COST_MAP_VERSION)
-    return _recordable(nano_usd, source, version)
-
-
 def cost_by_book(
     book: PriceBook,
     model: str,
@@ -109,6 +88,32 @@ def cost_by_book(
 
 def _recordable(nano_usd: int, source: str, version: str) -> Cost:
     return Cost(nano_usd, source, version) if nano_usd <= _MAX_NANO_USD else Cost(0, UNPRICED, None)
+
+
+def cost_of_tokens(
+    book: PriceBook | None,
+    model: str,
+    served: str | None,
+    litellm_params: Mapping[Any, Any],
+    at_ns: int,
+    *,
+    prompt_tokens: int,
+    completion_tokens: int,
+    cached_tokens: int,
+) -> Cost | None:
+    """The cost of these tokens by the price book, and where that has no price by the same as `cost_of`: for a call
+    whose cost LiteLLM does not say, or says of another attempt. None where nobody has a price per token. The arguments
+    are those of `cost_by_book` and `price_for`."""
+    tokens = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "cached_tokens": cached_tokens}
+    if book is not None and (cost := cost_by_book(book, model, served, at_ns, **tokens)) is not None:
+        return cost
+    price = price_for(model, served, litellm_params, at_ns)
+    if price is None:
+        return None
+    custom = use_custom_pricing_for_model(litellm_params)
+    nano_usd = price.nano_usd(prompt_tokens, completion_tokens, cached_tokens)
+    source, version = (CUSTOM_PRICE, _version_of(_prices(litellm_params))) if custom else (COST_MAP, _COST_MAP_VERSION)
+    return _recordable(nano_usd, source, version)
 
 
 def price_for(

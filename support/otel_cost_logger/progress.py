@@ -14,6 +14,14 @@ from typing import Any
 _DETAIL = "otel_cost_logger_progress"
 
 
+@dataclass(frozen=True, slots=True)
+class _Pieces:
+    """What has come of a stream of LiteLLM's so far: the list that it adds to."""
+
+    chunks: Any
+    messages: Any
+
+
 @dataclass(slots=True)
 class Progress:
     """One call: ``call_type`` is LiteLLM's for the road on which the proxy got it, ``attempts`` how often it was sent
@@ -52,7 +60,13 @@ class Progress:
 
     def answered(self, answer: Any) -> None:
         """The attempt was answered. Of several forms of one answer the first is kept: it is nearest to the engine's."""
-        if self.answer is None:
+        if self.answer is not None:
+            return
+        chunks = getattr(answer, "chunks", None)
+        if chunks is not None:
+            # A stream that somebody holds stays open: its engine would go on working for a caller who has left.
+            self.answer = _Pieces(chunks, getattr(answer, "messages", None))
+        elif not hasattr(answer, "__aiter__"):
             self.answer = answer
 
 

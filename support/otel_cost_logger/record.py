@@ -24,7 +24,7 @@ from otel_cost_logger.claims import claims_of
 from otel_cost_logger.keys.entries import TenantKey
 from otel_cost_logger.planned import PlannedSpan, planned_for
 from otel_cost_logger.prices.book import PriceBook
-from otel_cost_logger.pricing import NOT_CHARGED, UNKNOWN_COST, Cost, cost_again, cost_by_book, cost_of
+from otel_cost_logger.pricing import NOT_CHARGED, UNKNOWN_COST, Cost, cost_by_book, cost_of, cost_of_tokens
 from otel_cost_logger.progress import Progress, details_of, progress_of
 
 SCHEMA_VERSION = "1"
@@ -71,6 +71,12 @@ _OPERATIONS = {
     "responses": "chat",
     "text_completion": "text_completion",
     "embedding": "embeddings",
+    "rerank": "rerank",
+    "transcription": "transcription",
+    "speech": "speech",
+    "generate_content": "generate_content",
+    "generate_content_stream": "generate_content",
+    "create_interaction": "generate_content",
 }
 _ERROR_FIELDS = ("error_class", "error_code")
 _DISCONNECTED = ("ClientDisconnected", 499)  # the error of a call whose caller left, as LiteLLM names it
@@ -212,7 +218,7 @@ def build_record(
         else _tenant(identity, metadata, behind_proxy=behind_proxy, unknown_key=refused and error_status == 401)
     )
     api_base = payload.get("api_base") or params.get("api_base")
-    address, port = _server(api_base) if isinstance(api_base, str) else (None, None)
+    address, port = server_of(api_base) if isinstance(api_base, str) else (None, None)
     model = clean(payload.get("model_group") or metadata.get("model_group") or call.get("model")) or UNKNOWN
     # The proxy's own refusal puts the name that the caller asked for in the place of the served one.
     served = (None if refused else clean(seen.served if by_proxy else call.get("model"))) or None
@@ -236,7 +242,7 @@ def build_record(
         # What LiteLLM itself could not send, or the engine did not take. The proxy may refuse what is about to be sent.
         by_litellm = failed and not by_proxy
         never_sent = by_litellm and seen.begun and seen.attempts == 0 and is_llm_call(call_type)
-        by_engine = by_litellm and attempts == 1 and _refuses(error_status)
+        by_engine = by_litellm and attempts == 1 and refuses(error_status)
         nothing_to_count = refused or never_sent or by_engine
         cost = cost_of(payload, params, without_tokens=NOT_CHARGED if nothing_to_count else UNKNOWN_COST)
     return CallRecord(
@@ -457,13 +463,15 @@ def _cost(
     *,
     stale: bool,
 ) -> Cost:
-    cost = cost_by_book(book, model, served, start_ns, **tokens) if book is not None else None
-    if cost is None and stale:
-        cost = cost_again(model, served, params, start_ns, **tokens)
+    if stale:
+        cost = cost_of_tokens(book, model, served, params, start_ns, **tokens)
+    else:
+        cost = cost_by_book(book, model, served, start_ns, **tokens) if book is not None else None
     return cost or cost_of(payload, params)
 
 
-def _refuses(status: int | None) -> bool:
+def refuses(status: int | None) -> bool:
+    """True for the HTTP status of an answer for which no engine has worked."""
     return status is not None and 400 <= status < 500 and status not in MAY_HAVE_WORKED
 
 
@@ -608,7 +616,8 @@ def _error(
 
 
 @lru_cache(maxsize=256)
-def _server(api_base: str) -> tuple[str | None, int | None]:
+def server_of(api_base: str) -> tuple[str | None, int | None]:
+    """Host and port of an address, as far as it has them."""
     try:
         parts = urlsplit(api_base)
         return clean(parts.hostname) or None, parts.port

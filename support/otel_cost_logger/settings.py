@@ -29,6 +29,7 @@ SIMPLE = "simple"
 BATCH = "batch"
 DURABLE = "durable"
 
+OPEN_ROADS = "OTEL_COST_LOGGER_OPEN_ROADS"
 LEDGER_FILE = "OTEL_COST_LOGGER_LEDGER_FILE"
 PRICES_FILE = "OTEL_COST_LOGGER_PRICES_FILE"
 _LEDGER_SYNC = "OTEL_COST_LOGGER_LEDGER_SYNC"
@@ -83,6 +84,7 @@ VARIABLES = (
         "what becomes of a call whose budget the ledger cannot tell: `refuse` (503) or `admit`",
         REFUSE,
     ),
+    Variable(OPEN_ROADS, "addresses of the proxy that are open although nobody counts there: `/azure/*`, ..."),
     Variable(_ERROR_MESSAGES, "`true` keeps the text of errors, which may quote a prompt", "false"),
     Variable(
         _COST_VIEWS,
@@ -118,7 +120,8 @@ class Settings:
     there if and only if that one is chosen. ``metrics_protocol`` is the OTLP protocol of the plugin's own metrics; None
     sends none. ``budgets_file`` says what tenants may spend; a call whose budget the ledger cannot tell is met with
     ``budgets_on_error``, ``refuse`` or ``admit``. ``cost_views`` fills those of backends. ``prices_file`` is the price
-    book and ``keys_file`` holds the tenants' keys, where there are any.
+    book and ``keys_file`` holds the tenants' keys, where there are any. ``open_roads`` are addresses of the proxy that
+    the operator opens although nobody may be able to count what is behind them (see `net.roads`).
     """
 
     exporters: tuple[str, ...] = (CONSOLE,)
@@ -134,6 +137,7 @@ class Settings:
     budgets_on_error: str = REFUSE
     prices_file: Path | None = None
     keys_file: Path | None = None
+    open_roads: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.processor == DURABLE) != (self.ledger is not None):
@@ -177,6 +181,7 @@ class Settings:
             budgets_on_error=_check(_BUDGETS_ON_ERROR, env.get(_BUDGETS_ON_ERROR) or REFUSE, (REFUSE, ADMIT)),
             prices_file=Path(prices_file).absolute() if prices_file else None,
             keys_file=Path(keys_file).absolute() if keys_file else None,
+            open_roads=_open_roads(env),
         )
 
 
@@ -190,6 +195,14 @@ def _refuse_unknown(env: Mapping[str, str]) -> None:
 
 def _is_true(env: Mapping[str, str], variable: str) -> bool:
     return _check(variable, (env.get(variable) or "false").lower(), ("true", "false")) == "true"
+
+
+def _open_roads(env: Mapping[str, str]) -> tuple[str, ...]:
+    roads = tuple(road.strip() for road in env.get(OPEN_ROADS, "").split(",") if road.strip())
+    for road in roads:
+        if not road.startswith("/") or any(character.isspace() for character in road):
+            raise SettingsError(f"{OPEN_ROADS}={road!r} is no address of the proxy; write it as /azure/*")
+    return roads
 
 
 def _metrics_protocol(env: Mapping[str, str]) -> str | None:

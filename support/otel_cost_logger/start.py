@@ -54,7 +54,7 @@ def proxy_handler() -> OtelCostLogger:
             return OtelCostLogger()
         checked = _checked()
         logger = OtelCostLogger()
-        wrap_proxy(lambda app: Readiness(app, lambda: logger.problem))
+        wrap_proxy(lambda app: logger.watched(Readiness(app, lambda: logger.problem)))
         # LiteLLM shows no logger's INFO by itself, and this line must be seen.
         print(f"{versions()}: ready to record; {checked}; {settings_line()}", file=sys.stderr, flush=True)
         return logger

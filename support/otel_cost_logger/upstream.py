@@ -39,18 +39,22 @@ def with_trace_context(request: dict[str, Any], ids: IdGenerator) -> dict[str, A
     return {**request, "extra_headers": headers}
 
 
-def with_stream_usage(request: dict[str, Any], call_type: object, *, behind_proxy: bool) -> dict[str, Any]:
+def with_stream_usage(
+    request: dict[str, Any], call_type: object, *, behind_proxy: bool, always: bool = False
+) -> dict[str, Any]:
     """``request`` so that its stream, if it is one from vLLM, carries the engine's count.
 
     The proxy asks for it in the last chunk of each chat, and hides that chunk from a caller who did not. Of streamed
     text completions it asks nothing, and records 0 tokens: they are made to end with their usage, which the caller
-    sees. A program in library mode decides for itself.
+    sees. Where LiteLLM translates between two forms of an API it asks for nothing either; ``always`` says so. A program
+    in library mode decides for itself.
     """
     if not (request.get("stream") and _may_be_vllm(request)):
         return request
     given = request.get("stream_options")
     options = dict(given) if isinstance(given, Mapping) else {}
-    if behind_proxy and getattr(call_type, "value", call_type) == "atext_completion":
+    kind = getattr(call_type, "value", call_type)
+    if behind_proxy and (kind == "atext_completion" or (always and kind == "acompletion")):
         options["include_usage"] = True
     if options.get("include_usage") and _provider(request) == _VLLM:
         options["continuous_usage_stats"] = True  # vLLM's own; others may refuse it

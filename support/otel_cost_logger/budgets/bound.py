@@ -8,14 +8,12 @@ engine adds has an allowance. The answer is bounded by what the request allows, 
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import litellm
-
+from otel_cost_logger.deployments import router, served_name, serving
 from otel_cost_logger.prices.book import PriceBook
 from otel_cost_logger.prices.price import Price
 from otel_cost_logger.pricing import price_for
@@ -27,6 +25,7 @@ _PART_TOKENS = 8  # for what stands around one message or another part
 _PROMPT_FIELDS = (
     *("messages", "prompt", "input", "system", "instructions", "suffix", "tools", "functions", "response_format"),
     *("documents", "chat_template", "chat_template_kwargs", "guided_json", "structured_outputs", "text", "extra_body"),
+    *("query", "text_1", "text_2", "contents", "systemInstruction"),
 )
 _OUTPUT_FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _CHOICE_FIELDS = ("n", "best_of")
@@ -87,7 +86,7 @@ class Bounds:
         book, now, found = self._book(), time.time_ns(), []
         for deployment in _deployments(model, everybody=everybody):
             params, info = _mapping(deployment.get("litellm_params")), _mapping(deployment.get("model_info"))
-            price = price_for(model, _served(params), {**params, "model_info": info}, now, book=book)
+            price = price_for(model, served_name(params), {**params, "model_info": info}, now, book=book)
             if price is not None:
                 declared = _number(info.get("max_output_tokens")) or _number(info.get("max_tokens"))
                 unasked = _number(params.get("max_tokens")) or declared or DEFAULT_OUTPUT_TOKENS
@@ -132,21 +131,14 @@ def _deployments(model: str, *, everybody: bool) -> Iterable[Mapping[str, Any]]:
     The operator's fallbacks may lead to another model, too, and a caller can name a deployment by its id. Where the
     name alone does not say who serves, all deployments may.
     """
-    router = getattr(sys.modules.get("litellm.proxy.proxy_server"), "llm_router", None)
-    if router is None:
+    known = router()
+    if known is None:
         return [{"litellm_params": {"model": model}}]
-    if not everybody and not any(getattr(router, field, None) for field in _FALLBACK_FIELDS):
-        named = router.get_model_list(model_name=model)
+    if not everybody and not any(getattr(known, field, None) for field in _FALLBACK_FIELDS):
+        named = serving(model)
         if named:
-            return list(named)
-    return list(router.model_list)
-
-
-def _served(params: Mapping[str, Any]) -> str:
-    """The model name without LiteLLM's provider in front: what the engine is asked for."""
-    name = str(params.get("model"))
-    provider, slash, rest = name.partition("/")
-    return rest if slash and not params.get("custom_llm_provider") and provider in litellm.provider_list else name
+            return named
+    return list(known.model_list)
 
 
 def _number(value: Any) -> int | None:

@@ -17,7 +17,7 @@ from otel_cost_logger.keys.file import read_keys
 from otel_cost_logger.keys.ring import key_of
 from otel_cost_logger.last_good import LastGood
 from otel_cost_logger.ledger.writer import CallInFlight
-from otel_cost_logger.record import UNKNOWN, CallRecord, clean, is_llm_call, tenant_of_key
+from otel_cost_logger.record import UNKNOWN, CallRecord, clean, tenant_of_key
 from otel_cost_logger.settings import BUDGETS_FILE, LEDGER_FILE, Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -64,9 +64,16 @@ class Enforcement:
             self.gate.prepare(durable.writer)
 
     async def admit(
-        self, durable: DurableSpanProcessor | None, user_api_key_dict: Any, request: Any, call_type: Any
+        self,
+        durable: DurableSpanProcessor | None,
+        user_api_key_dict: Any,
+        request: Any,
+        call_type: Any,
+        *,
+        counted: bool,
     ) -> bool:
-        """Return when the proxied call ``request`` may be dispatched; True when it is noted in the ledger.
+        """Return when the proxied call ``request`` may be dispatched; True when it is noted in the ledger. ``counted``
+        says whether it uses tokens and will leave a record.
 
         Raises one of the errors in `refusal`, and nothing else.
         """
@@ -76,15 +83,13 @@ class Enforcement:
         budgets = self.gate.budgets_of(tenant, alias, key_hash if isinstance(key_hash, str) else None)
         if not budgets:
             return False
-        bound = self._bound(request, call_type)
+        bound = self._bound(request, call_type) if counted else 0
         call_id, model = clean(request.get("litellm_call_id")) or UNKNOWN, clean(request.get("model"))
         call = CallInFlight(call_id, tenant, model, alias, bound)
         writer = durable.writer if durable is not None else None
-        return await self.gate.admit(writer, call, budgets, leaves_record=is_llm_call(call_type))
+        return await self.gate.admit(writer, call, budgets, leaves_record=counted)
 
     def _bound(self, request: Mapping[str, Any], call_type: Any) -> int:
-        if not is_llm_call(call_type):
-            return 0
         try:
             return self._bounds.of(request, with_output=call_type not in _EMBEDDING)
         except Exception:  # whatever a caller writes into a request

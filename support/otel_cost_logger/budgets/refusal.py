@@ -13,7 +13,15 @@ from otel_cost_logger.ledger.reading import usd
 _RETRY_SECONDS = 1  # a call in flight, or a busy file, may make room at any moment
 
 
-class BudgetExceeded(ProxyException):  # type: ignore[misc]  # LiteLLM is untyped here
+class _Refusal(ProxyException):  # type: ignore[misc]  # LiteLLM is untyped here
+    """Some of LiteLLM's routes ask an exception for its ``status_code``, and answer 500 where it has none."""
+
+    @property
+    def status_code(self) -> int:
+        return int(self.code)
+
+
+class BudgetExceeded(_Refusal):
     """Status 429: a budget is spent. ``Retry-After`` says when the next period begins."""
 
     def __init__(self, standing: Standing, now_ns: int) -> None:
@@ -31,7 +39,7 @@ class BudgetExceeded(ProxyException):  # type: ignore[misc]  # LiteLLM is untype
         )
 
 
-class BudgetReserved(ProxyException):  # type: ignore[misc]
+class BudgetReserved(_Refusal):
     """Status 429: what is left is reserved for calls in flight, and none of them ended while this one waited."""
 
     def __init__(self, standing: Standing, waited_seconds: float) -> None:
@@ -48,7 +56,7 @@ class BudgetReserved(ProxyException):  # type: ignore[misc]
         )
 
 
-class BudgetUnknown(ProxyException):  # type: ignore[misc]
+class BudgetUnknown(_Refusal):
     """Status 503: the ledger cannot be asked, and the operator does not want calls that nobody has counted."""
 
     def __init__(self, whose: str) -> None:

@@ -10,6 +10,7 @@ from otel_cost_logger.attributes import SCHEMA
 from otel_cost_logger.self_check import engine
 
 MODEL = "self-check-model"
+FALLING_BACK = "self-check-falls-back"  # to the other
 TENANT = "self-check-tenant"
 ALIAS = "self-check-key"
 KEY = "sk-self-check"
@@ -24,6 +25,7 @@ PRICES = {"input_cost_per_token": 2e-7, "output_cost_per_token": 6e-7, "cache_re
 _CHAT = "/v1/chat/completions"
 _TEXT = "/v1/completions"
 _MESSAGES = "/v1/messages"
+_RAW = "/vllm/v1/chat/completions"
 
 
 class Positive:
@@ -61,6 +63,7 @@ class Call:
     path: str
     prompt: str
     record: Mapping[str, Any] = field(default_factory=dict)
+    model: str = MODEL
     stream: bool = False
     key: str = KEY
     hang_up: bool = False
@@ -68,7 +71,7 @@ class Call:
     @property
     def body(self) -> dict[str, Any]:
         """The request."""
-        body: dict[str, Any] = {"model": MODEL, "user": "self-check-user", "max_tokens": 10}
+        body: dict[str, Any] = {"model": self.model, "user": "self-check-user", "max_tokens": 10}
         if self.path == _TEXT:
             body["prompt"] = self.prompt
         else:
@@ -167,6 +170,13 @@ _REFUSED: dict[str, Any] = {
     "parent": None,
 }
 
+# By the net, and not by a hook.
+_RAW_ANSWERED: dict[str, Any] = {
+    **dict.fromkeys(("budget_remaining_usd", "finish_reasons")),
+    "call_type": "pass_through",
+    **dict.fromkeys(("call_id", "span"), AnyText()),
+}
+
 _CUT_OFF: dict[str, Any] = {
     **_tokens(engine.PARTIAL_TOKENS),
     "outcome": "client_disconnected",
@@ -177,7 +187,15 @@ _CUT_OFF: dict[str, Any] = {
 
 CALLS: tuple[Call, ...] = (
     Call("a chat that was tried twice", _CHAT, engine.ONCE_BUSY, {"attempts": 2}),
+    Call(
+        "a chat that fell back",
+        _CHAT,
+        "fall back",
+        {"attempts": 3, "model_requested": FALLING_BACK},
+        model=FALLING_BACK,
+    ),
     Call("a streamed chat", _CHAT, "stream", stream=True),
+    Call("a streamed chat that is passed through", _RAW, "raw", _RAW_ANSWERED, stream=True),
     Call("a streamed text completion", _TEXT, "text", stream=True),
     Call("a call of Anthropic's kind", _MESSAGES, "messages", {"call_type": "anthropic_messages"}),
     Call("a failing chat", _CHAT, engine.ALWAYS_BUSY, _FAILED),

@@ -144,8 +144,9 @@ def _prepared(logger: Any, port: int) -> Any:
     """The proxy's application, with ``logger`` as its only callback and our engine on ``port`` as its only backend."""
     import litellm
 
+    from otel_cost_logger.asgi import wrap_proxy
     from otel_cost_logger.self_check import calls
-    from otel_cost_logger.self_check.engine import MODEL
+    from otel_cost_logger.self_check.engine import BUSY_MODEL, MODEL
 
     for name in _CALLBACKS:
         setattr(litellm, name, [])
@@ -156,19 +157,24 @@ def _prepared(logger: Any, port: int) -> Any:
     server.user_custom_auth = _authenticate  # type: ignore[attr-defined]
     deployments = [
         {
-            "model_name": calls.MODEL,
+            "model_name": name,
             "litellm_params": {
-                "model": f"hosted_vllm/{MODEL}",
+                "model": f"hosted_vllm/{served}",
                 "api_base": f"http://127.0.0.1:{port}/v1",
                 "api_key": "none",
             },
-            "model_info": {"id": f"self-check-{number}", "max_tokens": 100, **calls.PRICES},
+            "model_info": {"id": f"{name}-{number}", "max_tokens": 100, **calls.PRICES},
         }
+        for name, served in ((calls.MODEL, MODEL), (calls.FALLING_BACK, BUSY_MODEL))
         for number in (1, 2)  # with two, the second attempt need not wait
     ]
     server.llm_router = litellm.Router(  # type: ignore[attr-defined]
-        model_list=deployments, num_retries=1, disable_cooldowns=True
+        model_list=deployments,
+        num_retries=1,
+        disable_cooldowns=True,
+        fallbacks=[{calls.FALLING_BACK: [calls.MODEL]}],
     )
+    wrap_proxy(logger.watched)
     return server.app
 
 
@@ -179,7 +185,7 @@ async def _authenticate(request: Any, api_key: str) -> Any:
 
     if api_key != calls.KEY:
         raise unknown_key()
-    entry = TenantKey(hash_key(api_key), calls.TENANT, calls.ALIAS, models=(calls.MODEL,))
+    entry = TenantKey(hash_key(api_key), calls.TENANT, calls.ALIAS, models=(calls.MODEL, calls.FALLING_BACK))
     identity = await identity_of(entry, request)
     return identity.model_copy(update=calls.BUDGETS)  # as LiteLLM's own keys may have them
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 MODEL = "self-check-engine"
+BUSY_MODEL = "self-check-busy-engine"  # it is always busy
 PROMPT_TOKENS = 1234
 CACHED_TOKENS = 234
 COMPLETION_TOKENS = 567
@@ -45,7 +46,7 @@ class Engine:
             request = json.loads(await reader.readexactly(int(headers.get("content-length", "0"))))
             self.traceparents.append(headers.get("traceparent", ""))
             prompt = request.get("prompt") or request["messages"][0]["content"]
-            if prompt == ALWAYS_BUSY or (prompt == ONCE_BUSY and not self._was_busy):
+            if prompt == ALWAYS_BUSY or request["model"] == BUSY_MODEL or (prompt == ONCE_BUSY and not self._was_busy):
                 self._was_busy = prompt == ONCE_BUSY
                 status = "500 Internal Server Error"
                 _write(writer, status, "application/json", json.dumps({"error": {"message": prompt}}))

@@ -21,6 +21,7 @@ REQUEST = "request"  # ``data`` of the proxy's hook before each call
 ATTEMPT = "attempt"  # ``kwargs`` of the hook before each attempt
 IDENTITY = "identity"  # the proxy's ``user_api_key_dict``
 EXCEPTION = "exception"  # what the proxy gave up with
+ANSWER = "answer"  # what the proxy is about to give to the caller
 
 _STEP = re.compile(r"(\w+)(\(\))?")
 
@@ -83,14 +84,16 @@ _OTLP = "opentelemetry.exporter.otlp.proto"
 _HOOKS = (
     *("log_pre_api_call", "log_success_event", "log_failure_event", "async_log_success_event"),
     *("async_log_failure_event", "async_pre_call_deployment_hook", "async_pre_call_hook"),
-    "async_post_call_failure_hook",
+    *("async_post_call_failure_hook", "async_post_call_response_headers_hook"),
+    "async_post_call_success_deployment_hook",
 )
 
 INTERFACES: tuple[Interface, ...] = (
     *_names(LITELLM, "logger, record", "litellm.constants", "LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL"),
     *_names(LITELLM, "logger", "litellm.integrations.custom_logger", *(f"CustomLogger.{hook}" for hook in _HOOKS)),
     *_names(LITELLM, "logger", "litellm", "global_disable_no_log_param"),
-    *_names(LITELLM, "pricing, budgets.bound", "litellm", "model_cost", "provider_list"),
+    *_names(LITELLM, "pricing, deployments", "litellm", "model_cost", "provider_list"),
+    *_names(LITELLM, "record, net.record", "litellm", "stream_chunk_builder", "token_counter"),
     *_names(LITELLM, "budgets.manager", "litellm", "BudgetExceededError"),
     *_names(LITELLM, "pricing", "litellm.litellm_core_utils.litellm_logging", "use_custom_pricing_for_model"),
     *_names(LITELLM, "pricing", "litellm.types.utils", "CustomPricingLiteLLMParams.model_fields"),
@@ -106,11 +109,17 @@ INTERFACES: tuple[Interface, ...] = (
     *_names(LITELLM, "auth", f"{_PROXY}auth.user_api_key_auth", "enterprise_custom_auth"),
     *_names(LITELLM, "auth", f"{_PROXY}common_utils.http_parsing_utils", "_read_request_body"),
     *_names(LITELLM, "auth", f"{_PROXY}common_utils.http_parsing_utils", "safe_get_request_query_params"),
-    *_names(LITELLM, "auth, budgets.bound", f"{_PROXY}proxy_server", "llm_model_list", "llm_router", "prisma_client"),
+    *_names(LITELLM, "auth, deployments", f"{_PROXY}proxy_server", "llm_model_list", "llm_router", "prisma_client"),
     *_names(LITELLM, "asgi", f"{_PROXY}proxy_server", "app.middleware_stack", "app.build_middleware_stack"),
-    *_names(LITELLM, "self_check", f"{_PROXY}proxy_server", "user_custom_auth", "master_key", "general_settings"),
-    *_names(LITELLM, "self_check", f"{_PROXY}proxy_server", "shared_aiohttp_session"),
-    *_names(LITELLM, "budgets.bound", "litellm", "Router().get_model_list", "Router().model_list"),
+    *_names(LITELLM, "self_check", f"{_PROXY}proxy_server", "user_custom_auth", "shared_aiohttp_session"),
+    *_names(LITELLM, "self_check, net.boundary", f"{_PROXY}proxy_server", "master_key", "general_settings"),
+    *_names(
+        LITELLM,
+        "net.boundary",
+        f"{_PROXY}pass_through_endpoints.pass_through_endpoints",
+        "InitPassThroughEndpointHelpers.get_registered_pass_through_route",
+    ),
+    *_names(LITELLM, "budgets.bound, deployments", "litellm", "Router().get_model_list", "Router().model_list"),
     *_keys(REPORT, "record", "", "litellm_call_id", "call_type", "model", "custom_llm_provider", "stream", "exception"),
     *_keys(REPORT, "record, logger", "", "litellm_params", "standard_logging_object"),
     *_keys(REPORT, "record", "", "optional_params.stream_options"),
@@ -118,6 +127,8 @@ INTERFACES: tuple[Interface, ...] = (
     *_keys(REPORT, "record, claims", "litellm_params.", "proxy_server_request.body"),
     *_keys(REPORT, "logger", "litellm_params.metadata.", "user_api_key_hash"),
     *_keys(REPORT, "record", "litellm_params.metadata.", "attempted_retries", "client_disconnected", "model_group"),
+    *_keys(REPORT, "record", "litellm_params.metadata.", "original_model_group"),
+    *_keys(REPORT, "record", "", "cache_hit"),
     *_keys(REPORT, "record", _PAYLOAD, "call_type", "id", "model_group", "api_base", "stream", "error_str"),
     *_keys(REPORT, "record", _PAYLOAD, "prompt_tokens", "completion_tokens", "total_tokens"),
     *_keys(REPORT, "record", _PAYLOAD, "startTime", "endTime", "completionStartTime"),
@@ -132,6 +143,7 @@ INTERFACES: tuple[Interface, ...] = (
     *_keys(REQUEST, "record", "", "metadata.user_api_key_team_id", "proxy_server_request.arrival_time"),
     *_keys(ATTEMPT, "upstream", "", "litellm_logging_obj", "api_base", "model", "stream", "proxy_server_request"),
     *_keys(IDENTITY, "logger, record, budgets.enforcement", "", "api_key", "team_id", "key_alias"),
+    *_keys(ANSWER, "record", "", "chunks", "messages"),
     *_keys(EXCEPTION, "logger", "", "num_retries", "max_retries"),
     *_names(OPENTELEMETRY, "span", "opentelemetry.sdk.trace", "TracerProvider()._active_span_processor"),
     *_names(OPENTELEMETRY, "span", "opentelemetry.sdk.trace", "ReadableSpan"),

@@ -11,6 +11,7 @@ from otel_cost_logger.logger import OtelCostLogger
 from otel_cost_logger.provider import build_provider
 from otel_cost_logger.record import CallRecord, record_of_unreported
 from otel_cost_logger.self_check.interfaces import (
+    ANSWER,
     ATTEMPT,
     EXCEPTION,
     IDENTITY,
@@ -74,6 +75,13 @@ class Observed(OtelCostLogger):
         """As the plugin's."""
         self._request = {**self.look(REQUEST, data), "call_type": call_type}
         return await super().async_pre_call_hook(self.look(IDENTITY, user_api_key_dict), cache, data, call_type)
+
+    async def async_post_call_response_headers_hook(
+        self, data: Any, user_api_key_dict: Any, response: Any, request_headers: Any = None
+    ) -> None:
+        """As the plugin's."""
+        answer = self.look(ANSWER, response)
+        await super().async_post_call_response_headers_hook(data, user_api_key_dict, answer, request_headers)
 
     async def async_post_call_failure_hook(
         self,

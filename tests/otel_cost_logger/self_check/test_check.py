@@ -20,7 +20,7 @@ SECONDS = 600  # for all rows, on a busy machine
 KEYS = (
     "standard_logging_object",
     "standard_logging_object.metadata.user_api_key_team_id",
-    "litellm_params.metadata.attempted_retries",
+    "standard_logging_object.metadata.usage_object",
     "standard_logging_object.call_type",
 )
 RIGHT_WITHOUT = "standard_logging_object.call_type"

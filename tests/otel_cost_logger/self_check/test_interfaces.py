@@ -19,6 +19,7 @@ STEPS = {step for row in INTERFACES for step in re.split(r"[:.]|\(\)", row.name)
 NOT_LITELLMS = {
     *("usage", "choices", "finish_reason", "n", "stream_options", "include_usage", "continuous_usage_stats"),
     *("prompt_tokens_details", "completion_tokens_details", "cached_tokens", "reasoning_tokens", "stream", "model"),
+    *("input_tokens", "output_tokens", "background"),
     *("input_tokens_details", "output_tokens_details", "extra_body", "extra_headers", "prompt", "user"),
     *("traceparent", "baggage", "tenant_id", "max_tokens", "max_output_tokens", "status_code"),
 }

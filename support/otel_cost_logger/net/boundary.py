@@ -1,0 +1,300 @@
+"""The net itself: an ASGI application around LiteLLM's.
+
+It lies inside everything that LiteLLM puts around its routes (compression among it), so that it sees answers as they
+are. A request on a road that LiteLLM's hooks report passes with a note of where it came from and nothing else. What
+goes through raw is counted here. A closed road answers with 403.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import os
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import parse_qs
+
+from otel_cost_logger.asgi import App, Message, Receive, Scope, Send, answer_json
+from otel_cost_logger.caller_fields import NotAllowed, require_plain_stream
+from otel_cost_logger.net.passage import Identity, Passage, enter
+from otel_cost_logger.net.roads import CLOSED, NO_ENGINE, OPENED, RAW, REPORTED, Road, Roads
+from otel_cost_logger.net.stream_options import Unasked, counting
+from otel_cost_logger.net.usage import AnswerReader
+
+_KEY_HEADERS = (  # LiteLLM's
+    *("authorization", "x-litellm-api-key", "api-key", "x-api-key", "x-goog-api-key"),
+    "ocp-apim-subscription-key",
+)
+_NO_SOCKETS = Road("", CLOSED, "what goes through a WebSocket is not counted")
+_GRACE_SECONDS = 2.0  # LiteLLM's hooks report a moment after the answer
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Answer:
+    """What came of a passage that the net counts: ``status`` is None where no answer began. ``finished`` says that it
+    was given in full, ``left`` that the caller did not wait for that. Times are nanoseconds since the epoch."""
+
+    status: int | None = None
+    stream: bool = False
+    reader: AnswerReader | None = None
+    first_ns: int | None = None
+    ended_ns: int = 0
+    finished: bool = False
+    left: bool = False
+
+
+class Recorder(Protocol):
+    """What the net asks of the plugin."""
+
+    async def admit(self, passage: Passage) -> None:
+        """Note the request before it is dispatched; raises what the caller is to be told when it must not be."""
+
+    def answered(self, passage: Passage, answer: Answer) -> None:
+        """The request is over: its record is due. Never raises."""
+
+    def identity_of(self, key: str) -> Identity | None:
+        """Whose key this is; None for one that nobody knows."""
+
+
+class Net:
+    """The ASGI application ``app``, with every road to an engine watched. ``opened`` are the roads that the operator
+    opened."""
+
+    def __init__(self, app: App, recorder: Recorder, opened: tuple[str, ...] = ()) -> None:
+        self.app = app
+        self._recorder = recorder
+        self._roads = Roads(opened)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        address = _address(scope)
+        road = self._roads.of(address)
+        if scope["type"] == "websocket" and road.kind != OPENED:
+            road = _NO_SOCKETS
+        if road.kind == NO_ENGINE:
+            await self.app(scope, receive, send)
+            return
+        engine = address
+        if road.kind == CLOSED and (configured := _configured(address, scope)):
+            road, engine = configured
+        headers = _Headers(scope)
+        if road.kind == CLOSED and _is_operator(headers, scope):
+            road = Road(road.pattern or address, OPENED, "the operator's own key")
+        passage = Passage(road, address, engine, headers, self._recorder.admit)
+        if road.kind != REPORTED:
+            passage.call_id = str(uuid.uuid4())
+        if road.kind == CLOSED:
+            await self._refuse(passage, scope, receive, send)
+            return
+        enter(passage)
+        if road.kind in (RAW, OPENED):
+            await self._counted(passage, scope, receive, send)
+            return
+        if road.streams_text:
+            passage.upstream = AnswerReader(stream=True)
+        await self.app(scope, receive, send)
+
+    async def _counted(self, passage: Passage, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = Answer()
+        try:
+            if scope["type"] == "http" and passage.road.kind == RAW:
+                receive = await _read_request(passage, scope, receive)
+        except NotAllowed as error:
+            answer.status, answer.finished = 400, True
+            await _respond(send, 400, str(error), "invalid_request_error")
+            self._over(passage, answer)
+            return
+        try:
+            await self.app(scope, _watched(receive, answer), _Read(passage, answer, send))
+        except BaseException as error:
+            answer.left = answer.left or not isinstance(error, Exception) or isinstance(error, OSError)
+            raise
+        finally:
+            self._over(passage, answer)
+
+    def _over(self, passage: Passage, answer: Answer) -> None:
+        answer.ended_ns = time.time_ns()
+        if passage.road.kind == OPENED:
+            # Whether LiteLLM's hooks report what is behind such a road is known when they had the time to.
+            asyncio.get_running_loop().call_later(_GRACE_SECONDS, self._recorder.answered, passage, answer)
+        else:
+            self._recorder.answered(passage, answer)
+
+    async def _refuse(self, passage: Passage, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008, "reason": "this address is closed"})
+        else:
+            await _respond(
+                send,
+                403,
+                f"{passage.address} is closed: {passage.road.why}. Use another address of this proxy, or ask your "
+                "operator, who can open it.",
+                "road_closed",
+            )
+        keys = [key for key in _keys_shown(passage.headers, scope) if key]
+        if keys:  # whoever shows none is nobody's tenant
+            passage.identity = next(filter(None, map(self._recorder.identity_of, keys)), None)
+            self._recorder.answered(passage, Answer(status=403, ended_ns=time.time_ns(), finished=True))
+
+
+class _Read:
+    """``send``, with an eye on what is sent."""
+
+    def __init__(self, passage: Passage, answer: Answer, send: Send) -> None:
+        self._passage = passage
+        self._answer = answer
+        self._send = send
+        self._unasked: Unasked | None = None
+
+    async def __call__(self, message: Message) -> None:
+        answer = self._answer
+        if message["type"] == "http.response.start":
+            headers = dict(message.get("headers", ()))
+            answer.status = message["status"]
+            answer.stream = headers.get(b"content-type", b"").startswith(b"text/event-stream")
+            answer.reader = AnswerReader(stream=answer.stream)
+            if answer.stream and self._passage.asked_to_count:
+                self._unasked = Unasked(self._passage.body, answer.reader)
+        elif message["type"] == "http.response.body" and answer.reader is not None:
+            last = not message.get("more_body", False)
+            body = message.get("body", b"")
+            if body and answer.first_ns is None:
+                answer.first_ns = time.time_ns()
+            if self._unasked is not None:
+                message = {**message, "body": self._unasked.passed(body, last=last)}
+            else:
+                answer.reader.feed(body)
+            answer.finished = last and not answer.left
+        await self._send(message)
+
+
+def _watched(receive: Receive, answer: Answer) -> Receive:
+    async def watched() -> Message:
+        message = await receive()
+        if message["type"] == "http.disconnect" and not answer.finished:
+            answer.left = True
+        return message
+
+    return watched
+
+
+async def _read_request(passage: Passage, scope: Scope, receive: Receive) -> Receive:
+    """``receive`` of a request that was read; it asks the engine to count. Raises `NotAllowed`."""
+    if passage.headers.get("content-type", "").startswith("multipart/"):
+        return receive
+    pieces: list[bytes] = []
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            return _replayed(message, receive)
+        pieces.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    whole = b"".join(pieces)
+    try:
+        body = json.loads(whole) if whole.strip() else None
+    except ValueError:
+        body = None
+    if isinstance(body, dict):
+        passage.body = body
+        require_plain_stream(body)
+        if passage.engine == passage.address and not isinstance(body.get("model"), str):
+            raise NotAllowed('"model" must name a model: without it, it is not known what the answer costs')
+        if (asked := counting(body, passage.engine)) is not None:
+            passage.asked_to_count = True
+            whole = json.dumps(asked).encode()
+            others = [(name, value) for name, value in scope["headers"] if name != b"content-length"]
+            scope["headers"] = [*others, (b"content-length", str(len(whole)).encode())]
+    return _replayed({"type": "http.request", "body": whole, "more_body": False}, receive)
+
+
+def _replayed(message: Message, receive: Receive) -> Receive:
+    first = [message]
+
+    async def replayed() -> Message:
+        return first.pop() if first else await receive()
+
+    return replayed
+
+
+async def _respond(send: Send, status: int, message: str, kind: str) -> None:
+    """LiteLLM's form of an error."""
+    await answer_json(send, status, {"error": {"message": message, "type": kind, "param": None, "code": str(status)}})
+
+
+def _address(scope: Scope) -> str:
+    path: str = scope["path"]
+    root = scope.get("root_path", "").rstrip("/")
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
+
+
+class _Headers(Mapping[str, str]):
+    """A request's headers by their names in lower case, decoded when asked for."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._raw = scope["headers"]
+
+    def __getitem__(self, name: str) -> str:
+        raw = name.encode("latin-1")
+        for found, value in self._raw:
+            if found == raw:
+                text: str = value.decode("latin-1")
+                return text
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.decode("latin-1") for name, _ in self._raw)
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+
+def _keys_shown(headers: Mapping[str, str], scope: Scope) -> list[str]:
+    own = _general_settings().get("litellm_key_header_name")
+    names = (*_KEY_HEADERS, own.lower()) if isinstance(own, str) else _KEY_HEADERS
+    shown = [headers.get(name, "") for name in names]
+    shown += parse_qs(scope.get("query_string", b"").decode("latin-1")).get("key", [])
+    return [key.partition(" ")[2].strip() if key[:7].lower() == "bearer " else key for key in shown if key]
+
+
+def _is_operator(headers: Mapping[str, str], scope: Scope) -> bool:
+    master = os.environ.get("LITELLM_MASTER_KEY") or getattr(_proxy(), "master_key", None)
+    if not isinstance(master, str) or not master:
+        return False
+    return any(hmac.compare_digest(key.encode(), master.encode()) for key in _keys_shown(headers, scope))
+
+
+def _proxy() -> object:
+    return sys.modules.get("litellm.proxy.proxy_server")
+
+
+def _general_settings() -> Mapping[str, Any]:
+    found = getattr(_proxy(), "general_settings", None)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _configured(address: str, scope: Scope) -> tuple[Road, str] | None:
+    """The road of an endpoint that the operator configured to be passed through (``pass_through_endpoints``), and where
+    it leads."""
+    module = sys.modules.get("litellm.proxy.pass_through_endpoints.pass_through_endpoints")
+    registry = getattr(module, "InitPassThroughEndpointHelpers", None)
+    if registry is None:
+        return None
+    try:
+        found = registry.get_registered_pass_through_route(route=address, method=scope.get("method"))
+        target = str(found["passthrough_params"]["target"]) + address[len(found["path"]) :] if found else ""
+    except Exception:
+        _log.exception("it could not be told whether %s is a configured endpoint; it is closed", address)
+        return None
+    return (Road(address, RAW, "configured by the operator"), target) if found else None
