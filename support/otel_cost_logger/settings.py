@@ -94,7 +94,11 @@ VARIABLES = (
     ),
     Variable(_METRICS_EXPORTER, "`otlp` sends the plugin's own metrics, see `metrics`", NONE),
     Variable(_METRIC_INTERVAL, "milliseconds between them", "60000"),
-    Variable("OTEL_PROPAGATORS", "without `tracecontext` in it, the engine is not told the trace context of a call"),
+    Variable(
+        "OTEL_PROPAGATORS",
+        "without `tracecontext` in it, the engine is not told the trace context of a call",
+        _TRACE_CONTEXT,
+    ),
     Variable("OTEL_SEMCONV_STABILITY_OPT_IN", f"`{_GENAI_OPT_IN}`: span name and kind of the GenAI conventions", "off"),
 )
 

@@ -116,7 +116,7 @@ def _status_lines(found: Status) -> Iterator[str]:
     for reason, number in found.refusals:
         yield f"               {number:,}: {reason}"
     yield f"settled      {found.settled:,}"
-    yield f"calls seen   {found.calls_seen:,}, in flight {found.calls_in_flight:,}, lost {found.calls_lost:,}"
+    yield f"calls noted  {found.calls_seen:,}, in flight {found.calls_in_flight:,}, lost {found.calls_lost:,}"
     yield f"unwritten    {found.spans_unwritten:,}"
     yield ""
     names = ("tenant", "calls", "prompt tokens", "completion tokens", "cost in USD")

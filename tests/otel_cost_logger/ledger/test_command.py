@@ -72,7 +72,7 @@ def test_status_tells_what_is_pending_dead_and_missing(ledger: Path, capsys: Any
     assert "pending      1, the oldest since 20" in text
     assert "dead         1\n               1: HTTP 400 no\n" in text
     assert "settled      3\n" in text
-    assert "calls seen   2, in flight 1, lost 1\n" in text
+    assert "calls noted  2, in flight 1, lost 1\n" in text
     assert [line.split() for line in text.splitlines()[-2:]] == [
         ["acme", "2", "20", "10", "0.333333334"],
         ["zeta", "3", "10", "5", "2.000000000"],
