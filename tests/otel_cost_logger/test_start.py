@@ -68,6 +68,7 @@ BAD_VALUES = {
     "OTEL_COST_LOGGER_BUDGETS_ON_ERROR": (WORDS, ONE_OF),
     "OTEL_COST_LOGGER_ERROR_MESSAGES": (WORDS, ONE_OF),
     "OTEL_COST_LOGGER_COST_VIEWS": (WORDS, ONE_OF),
+    "OTEL_COST_LOGGER_OPEN_ROADS": (("azure/*", "/azure/a b"), r"is no address of the proxy; write it as /azure/\*"),
     "OTEL_METRICS_EXPORTER": (WORDS, ONE_OF),
     "OTEL_METRIC_EXPORT_INTERVAL": (NUMBERS, "is not a number of milliseconds above 0; correct it or unset it"),
 }

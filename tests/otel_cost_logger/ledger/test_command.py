@@ -318,7 +318,10 @@ def test_a_ledger_of_a_newer_version_is_neither_read_nor_changed(ledger: Path, c
     with closing(sqlite3.connect(ledger)) as connection:
         connection.execute("PRAGMA user_version = 99")
     said = say(capsys, *command, "--file", ledger, code=2).err
-    assert said == f"error: {ledger} was written by a newer version of this plugin (schema 99, here {VERSION})\n"
+    assert said == (
+        f"error: {ledger} was written by a newer version of this plugin (schema 99, here {VERSION}); "
+        "install that version, or name another file\n"
+    )
     with closing(sqlite3.connect(ledger)) as connection:
         assert connection.execute("SELECT count(*) FROM spans").fetchone() == (5,)
 
