@@ -126,6 +126,15 @@ def test_a_block_without_an_answer_cannot_be_fitted() -> None:
         fit(changed(made(), ttft_ms=[], tpot_ms=[], errors={"timed out": 8}))
 
 
+def to_12_digits(value: Any) -> Any:
+    """The last bits of a sum of squares depend on NumPy's build, which another Python has another one of."""
+    if isinstance(value, dict):
+        return {name: to_12_digits(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_12_digits(part) for part in value]
+    return f"{value:.12g}" if isinstance(value, float) else value
+
+
 def test_stored_results_say_what_their_samples_say() -> None:
     paths = sorted(RESULTS.glob("*/*-engine_latency*.json"))
     assert paths
@@ -134,7 +143,7 @@ def test_stored_results_say_what_their_samples_say() -> None:
         engine: Any = stored.summary["engine"]
         again = evaluate(stored.samples, seed=int(stored.parameters["seed"]), engine=engine)
         assert again.findings == stored.findings
-        assert again.summary == stored.summary
+        assert to_12_digits(again.summary) == to_12_digits(stored.summary)
         assert set(again.faults) <= set(stored.validity.reasons)
 
 
