@@ -34,8 +34,10 @@ class Readiness:
 
 
 def wrap_proxy(wrapper: Callable[[App], App]) -> None:
-    """Put ``wrapper`` around the routes of the proxy's application, which is starting: it has built its middleware by
-    then. Inside of all that: answers are not compressed yet there."""
+    """Put ``wrapper`` around the routes of the proxy's application while it starts.
+
+    The wrapper stands inside the application's own middleware, because that compresses answers.
+    """
     app = sys.modules["litellm.proxy.proxy_server"].app
     if app.middleware_stack is None:
         app.middleware_stack = app.build_middleware_stack()

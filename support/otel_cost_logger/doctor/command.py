@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import textwrap
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from otel_cost_logger.doctor import checks
 from otel_cost_logger.doctor.checks import FAIL, Finding
 from otel_cost_logger.doctor.live_call import live_call
+from otel_cost_logger.text_table import print_json
 
 _KEY_VARIABLE = "LITELLM_MASTER_KEY"
 _COLUMNS = 80
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.json:
             print("\n".join(_lines(finding)), flush=True)
     if arguments.json:
-        print(json.dumps(found, indent=2))
+        print_json(found)
     return int(failed)
 
 
