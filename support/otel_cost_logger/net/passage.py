@@ -13,7 +13,9 @@ from otel_cost_logger.net.roads import Road
 from otel_cost_logger.net.usage import AnswerReader
 from otel_cost_logger.progress import Progress
 
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+def _nothing() -> Mapping[str, Any]:
+    return MappingProxyType({})  # Python 3.11 takes none as a default
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,8 @@ class Passage:
     began_ns: int = field(default_factory=time.time_ns)
     call_id: str = ""
     identity: Identity | None = None
-    body: Mapping[str, Any] = _NOTHING
-    deployment: Mapping[str, Any] = _NOTHING
+    body: Mapping[str, Any] = field(default_factory=_nothing)
+    deployment: Mapping[str, Any] = field(default_factory=_nothing)
     key: Any = None  # under which the call that LiteLLM makes of this request is reported
     upstream: AnswerReader | None = None
     progress: Progress | None = None  # of that call
