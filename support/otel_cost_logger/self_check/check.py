@@ -93,18 +93,18 @@ def _run_and_exit(writing: int, exporters: bool) -> None:
 
 def _found(exporters: bool) -> tuple[list[str], list[str]]:
     wrong: list[str] = []
-    gone = []
+    gone: list[interfaces.Interface] = []
     try:
-        gone = interfaces.names_gone(exporters=exporters)
+        gone += interfaces.names_gone(exporters=exporters)
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-            gone += runner.run(_calls(wrong))
+            runner.run(_calls(wrong, gone))
     except Exception as error:
         wrong.append(f"{type(error).__name__}: {error}"[:300])
     return wrong, [str(row) for row in gone]
 
 
-async def _calls(wrong: list[str]) -> list[interfaces.Interface]:
-    """Make the calls; adds to ``wrong`` what differs, and returns which keys are gone."""
+async def _calls(wrong: list[str], gone: list[interfaces.Interface]) -> None:
+    """Make the calls; adds to ``wrong`` what differs, and to ``gone`` the missing keys, even where a call raises."""
     # Here, where an error in loading them is one of the check's results.
     from otel_cost_logger.budgets.bound import Bounds
     from otel_cost_logger.self_check import calls
@@ -113,31 +113,33 @@ async def _calls(wrong: list[str]) -> list[interfaces.Interface]:
     from otel_cost_logger.self_check.proxy_call import post
 
     logger = Observed()
-    async with Engine().serving() as engine:
-        app = _prepared(logger, engine.port)
-        patience = _RECORD_SECONDS
-        for call in calls.CALLS:
-            call_id = call.name.replace(" ", "-")
-            headers = {
-                "authorization": f"Bearer {call.key}",
-                "x-litellm-call-id": call_id,
-                "traceparent": calls.TRACEPARENT,
-            }
-            await asyncio.wait_for(post(app, call.path, call.body, headers, hang_up=call.hang_up), _CHILD_SECONDS)
-            span = await _next(logger.kept.spans, patience)
-            if span is None:
-                wrong.append(f"{call.name} left no record")
-                patience = _MORE_SECONDS
-                continue
-            told = engine.traceparents[-1] if engine.traceparents else ""
-            wrong += _differences(call.name, call.expected(call_id, engine.port, told), _fields(span))
-            if call.hang_up:
-                record = logger.abandoned()
-                found = {name: getattr(record, name) for name in calls.ABANDONED}
-                wrong += _differences("a call abandoned at once", calls.ABANDONED, found)
-        most = Bounds(lambda: None).of({"model": calls.MODEL}, with_output=True)
-        wrong += _differences("a budget's bound", {"nano_usd": calls.Positive()}, {"nano_usd": most})
-        return logger.keys_gone()
+    try:
+        async with Engine().serving() as engine:
+            app = _prepared(logger, engine.port)
+            patience = _RECORD_SECONDS
+            for call in calls.CALLS:
+                call_id = call.name.replace(" ", "-")
+                headers = {
+                    "authorization": f"Bearer {call.key}",
+                    "x-litellm-call-id": call_id,
+                    "traceparent": calls.TRACEPARENT,
+                }
+                await asyncio.wait_for(post(app, call.path, call.body, headers, hang_up=call.hang_up), _CHILD_SECONDS)
+                span = await _next(logger.kept.spans, patience)
+                if span is None:
+                    wrong.append(f"{call.name} left no record")
+                    patience = _MORE_SECONDS
+                    continue
+                told = engine.traceparents[-1] if engine.traceparents else ""
+                wrong += _differences(call.name, call.expected(call_id, engine.port, told), _fields(span))
+                if call.hang_up:
+                    record = logger.abandoned()
+                    found = {name: getattr(record, name) for name in calls.ABANDONED}
+                    wrong += _differences("a call abandoned at once", calls.ABANDONED, found)
+            most = Bounds(lambda: None).of({"model": calls.MODEL}, with_output=True)
+            wrong += _differences("a budget's bound", {"nano_usd": calls.Positive()}, {"nano_usd": most})
+    finally:
+        gone += logger.keys_gone()
 
 
 def _prepared(logger: Any, port: int) -> Any:
