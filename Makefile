@@ -3,6 +3,7 @@
 # make vllm-cpu   builds a real vLLM for this CPU (2.5 GB)      make vllm-gpu   builds one for a CUDA device
 # make test-vllm  passes the tests that need the engine         make lock-vllm  resolves the engines' locks anew
 # make record     records the engine's answers, for the mock    make test-soak  minutes of trouble and of mixed load
+# make test-versions  tries other versions of LiteLLM, OpenTelemetry and Python: ROWS="oldest newest" chooses
 # make others     other instrumentations, for one benchmark     make lock-others  resolves their lock anew
 # Python 3.12 is used wherever it is installed (PATH, pyenv, uv, conda), and 3.11 for want of it: PYTHON=... names one.
 # An engine for a CPU needs 3.11, one for a GPU 3.12: PYTHON311=... and PYTHON312=... name them. TESTS=... chooses tests.
@@ -22,7 +23,7 @@ VLLM_GPU_VENV := .venv-vllm-gpu
 NO_WHEEL := No matching distribution found|Max retries exceeded|Temporary failure in name resolution
 OFFLINE := set -a; . support/deploy/offline.env; set +a;
 
-.PHONY: help env run test lint lab lock notebooks vllm-cpu vllm-gpu test-vllm test-soak record lock-vllm others lock-others clean
+.PHONY: help env run test lint lab lock notebooks vllm-cpu vllm-gpu test-vllm test-soak test-versions record lock-vllm others lock-others clean
 help:
 	@sed -n '/^#/!q; s/^# //p' Makefile
 
@@ -100,6 +101,9 @@ others: .venv-others/.complete
 
 test-vllm: env vllm-cpu
 	@$(OFFLINE) WORKBOOK_VLLM_CPU=$(abspath $(VLLM_CPU_VENV)) $(BIN)/pytest -m engine $(TESTS)
+
+test-versions: env .venv-lock/bin/uv
+	@$(OFFLINE) UV_SYSTEM_CERTS=1 $(BIN)/python tests/deploy/versions.py $(ROWS)
 
 record: env vllm-cpu
 	@$(OFFLINE) WORKBOOK_VLLM_CPU=$(abspath $(VLLM_CPU_VENV)) $(BIN)/python tests/mock_vllm/record.py $(RECORD_ARGS)
