@@ -463,7 +463,8 @@ def _cost(
     *,
     stale: bool,
 ) -> Cost:
-    if stale:
+    # LiteLLM from 1.110 on charges a reranking by its search units alone: 0, whatever its tokens cost.
+    if stale or payload.get("response_cost") == 0:
         cost = cost_of_tokens(book, model, served, params, start_ns, **tokens)
     else:
         cost = cost_by_book(book, model, served, start_ns, **tokens) if book is not None else None

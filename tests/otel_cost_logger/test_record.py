@@ -167,6 +167,13 @@ def test_a_cost_that_is_no_amount_is_unpriced(make_call: Any, cost: object) -> N
     assert (record.cost_usd, record.cost_nano_usd, record.cost_source) == (0.0, 0, "unpriced")
 
 
+def test_tokens_that_litellm_charges_nothing_for_have_the_deployments_price(make_call: Any) -> None:
+    call = make_call(response_cost=0.0, prompt_tokens=42, completion_tokens=0, total_tokens=42)
+    call["litellm_params"]["metadata"] = {"model_info": {"input_cost_per_token": 2e-7, "output_cost_per_token": 6e-7}}
+    record = build(call)
+    assert (record.cost_nano_usd, record.cost_source) == (8400, "custom_price")
+
+
 @pytest.mark.parametrize(
     ("budgets", "left"),
     [
