@@ -28,8 +28,8 @@ HTTP_PROTOBUF = "http/protobuf"
 SIMPLE = "simple"
 BATCH = "batch"
 DURABLE = "durable"
-# Kubernetes and gunicorn kill 30 seconds after SIGTERM: the rest is for writing.
-DEFAULT_STOP_SECONDS = 20.0
+# Kubernetes kills 30 seconds after SIGTERM, and the master process of gunicorn takes up to 10 to end.
+DEFAULT_STOP_SECONDS = 15.0
 
 OPEN_ROADS = "OTEL_COST_LOGGER_OPEN_ROADS"
 LEDGER_FILE = "OTEL_COST_LOGGER_LEDGER_FILE"
@@ -90,7 +90,7 @@ VARIABLES = (
     Variable(OPEN_ROADS, "addresses of the proxy that are open although nobody counts there: `/azure/*`, ..."),
     Variable(
         _STOP_SECONDS,
-        "how long requests may go on after SIGTERM; what is open then is recorded and ended",
+        "how long requests go on after SIGTERM, in seconds; what is open then is recorded and ended",
         f"{DEFAULT_STOP_SECONDS:g}",
     ),
     Variable(_ERROR_MESSAGES, "`true` keeps the text of errors, which may quote a prompt", "false"),
