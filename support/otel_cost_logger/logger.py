@@ -59,7 +59,7 @@ from otel_cost_logger.record import (
     record_of_unreported,
     tenant_of_key,
 )
-from otel_cost_logger.settings import LEDGER_FILE, PRICES_FILE, Settings, SettingsError
+from otel_cost_logger.settings import LEDGER_FILE, PRICES_FILE, Settings, SettingsError, put_in_force
 from otel_cost_logger.span import emit_span
 from otel_cost_logger.start import StartError, behind_proxy
 from otel_cost_logger.upstream import with_stream_usage, with_trace_context
@@ -133,13 +133,14 @@ class OtelCostLogger(CustomLogger):
         self._measured_by: TracerProvider | None = None
         self._client_metrics: ClientMetrics | None = None
         if behind_proxy():
+            put_in_force(self._settings)
             self._require_files()
 
     def _require_files(self) -> None:
         """Open what the settings name: a proxy that could not record, or knows no tenant, must not serve."""
         try:
             if self._settings.keys_file is not None:
-                key_ring()
+                key_ring(self._settings.keys_file)
             # What an earlier process left in the ledger need not wait for the first call.
             if self._settings.ledger is not None and (durable := self._durable()) is not None:
                 durable.writer.open()
@@ -157,7 +158,7 @@ class OtelCostLogger(CustomLogger):
             self._guarded(lambda: self._emit_all([build()]))
 
         watch_engines()
-        net = Net(app, NetRecorder(self._begin, emit, self._book), self._settings.open_roads)
+        net = Net(app, NetRecorder(self._begin, emit, self._book, self._settings.keys_file), self._settings.open_roads)
         seconds = self._settings.stop_seconds
         net.requests.end_after_sigterm(seconds, self._in_flight.wait_no_longer, self._stopped)
         return net

@@ -108,7 +108,7 @@ def test_what_is_open_when_the_proxy_stops_is_recorded_once_with_what_was_counte
     assert ends.pop((*stopped, "engine", "custom_price")) + counted_by_pieces == len(OPEN)
     assert not ends
     (engine,) = read_counters(running.engine_url).models.values()
-    # The first event of a stream has no token. An engine that does not hang goes on until it notices that nobody listens.
+    # The first event of a stream has no token. An engine that does not hang goes on until it notices the end.
     assert all(row[6] >= HANGS_AFTER - 1 for row in found if row[4] == "custom_price")
     assert sum(row[6] for row in found) <= engine.generation_tokens
     assert all(row[7] == 200 * row[5] + 600 * row[6] for row in found)

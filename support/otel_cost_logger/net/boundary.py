@@ -11,7 +11,6 @@ import asyncio
 import hmac
 import json
 import logging
-import os
 import sys
 import time
 import uuid
@@ -27,6 +26,7 @@ from otel_cost_logger.net.roads import CLOSED, NO_ENGINE, OPENED, RAW, REPORTED,
 from otel_cost_logger.net.stopping import OpenRequests
 from otel_cost_logger.net.stream_options import Unasked, counting
 from otel_cost_logger.net.usage import AnswerReader
+from otel_cost_logger.settings import in_force
 
 _KEY_HEADERS = (  # LiteLLM's
     *("authorization", "x-litellm-api-key", "api-key", "x-api-key", "x-goog-api-key"),
@@ -34,7 +34,7 @@ _KEY_HEADERS = (  # LiteLLM's
 )
 _NO_SOCKETS = Road("", CLOSED, "what goes through a WebSocket is not counted")
 _GRACE_SECONDS = 2.0  # LiteLLM's hooks report a moment after the answer
-_LOOK_SECONDS = 0.02
+_LOOKS = 100
 
 _log = logging.getLogger(__name__)
 
@@ -176,9 +176,10 @@ class Net:
 async def _reported(passage: Passage) -> None:
     """Wait until LiteLLM's hooks have reported the call of ``passage``, if it made one. A server that stops waits for
     open requests only."""
-    until = time.monotonic() + _GRACE_SECONDS
-    while passage.key is not None and not passage.reports and time.monotonic() < until:
-        await asyncio.sleep(_LOOK_SECONDS)
+    for _ in range(_LOOKS):
+        if passage.key is None or passage.reports:
+            return
+        await asyncio.sleep(_GRACE_SECONDS / _LOOKS)
 
 
 class _Read:
@@ -302,7 +303,7 @@ def _keys_shown(headers: Mapping[str, str], scope: Scope) -> list[str]:
 
 
 def _is_operator(headers: Mapping[str, str], scope: Scope) -> bool:
-    master = os.environ.get("LITELLM_MASTER_KEY") or getattr(_proxy(), "master_key", None)
+    master = in_force().master_key or getattr(_proxy(), "master_key", None)
     if not isinstance(master, str) or not master:
         return False
     return any(hmac.compare_digest(key.encode(), master.encode()) for key in _keys_shown(headers, scope))
