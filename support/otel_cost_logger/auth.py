@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hmac
 import logging
-import os
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -28,11 +27,10 @@ from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAut
 from otel_cost_logger.keys.entries import KeysFileError, TenantKey, hash_key, moment_text
 from otel_cost_logger.keys.ring import KeyRing, key_ring
 from otel_cost_logger.net.passage import Identity, Passage, current
+from otel_cost_logger.settings import Settings, in_force
 
 if TYPE_CHECKING:
     from fastapi import Request
-
-MASTER_KEY_VARIABLE = "LITELLM_MASTER_KEY"
 
 _MODEL_IN_ADDRESS = ("model", "model_name")  # parameters of LiteLLM's routes
 
@@ -68,10 +66,11 @@ async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKey
 async def _identity(request: Request, api_key: str | None, passage: Passage | None) -> UserAPIKeyAuth | str:
     if not api_key:
         raise unknown_key()
-    master_key = os.environ.get(MASTER_KEY_VARIABLE)
+    settings = in_force()
+    master_key = settings.master_key
     if master_key and hmac.compare_digest(hash_key(api_key), hash_key(master_key)):
         return UserAPIKeyAuth(api_key=hash_key(api_key), key_alias="master", user_role=LitellmUserRoles.PROXY_ADMIN)
-    entry = _ring().find(api_key)
+    entry = _ring(settings).find(api_key)
     if entry is None:
         if _litellm_checks_keys():
             return api_key
@@ -97,9 +96,9 @@ async def identity_of(entry: TenantKey, request: Request) -> UserAPIKeyAuth:
     return identity
 
 
-def _ring() -> KeyRing:
+def _ring(settings: Settings) -> KeyRing:
     try:
-        return key_ring()
+        return key_ring(settings.keys_file)
     except KeysFileError as error:
         _log.error("%s; every key but the master key is refused until then", error)
         raise KeyRefused("The proxy cannot read its keys. Tell its operator, whose log says why.", code=500) from error

@@ -16,6 +16,7 @@ from typing import Any
 
 # After the end of a request. LiteLLM's success hooks run in a queue of their own, usually within milliseconds.
 _GRACE_SECONDS = 10.0
+_HOOKS_SECONDS = 1.0  # for these hooks, where there is no time to be patient
 
 
 class InFlight:
@@ -58,18 +59,40 @@ class InFlight:
             self._forget(call)
             return call.request
 
+    def take(self, which: Callable[[Any], bool]) -> list[Any]:
+        """The requests of calls that ``which`` is true of; whoever takes them reports them."""
+        with self._lock:
+            taken = [call for calls in self._open.values() for call in calls if which(call.request)]
+            for call in taken:
+                self._forget(call)
+        return [call.request for call in taken]
+
+    def wait_no_longer(self) -> None:
+        """From now on a call whose request ends without a report is given up at once, and one whose request has ended
+        a second after that. On the event loop."""
+        self._grace_seconds = 0.0
+        with self._lock:
+            ended = [call for calls in self._open.values() for call in calls if call.ended_ns]
+        for call in ended:
+            self._give_up_after(call, _HOOKS_SECONDS)
+
     def _request_ended(self, call: _Call) -> None:
         with self._lock:
             if not self._is_open(call):
                 return
-        asyncio.get_running_loop().call_later(self._grace_seconds, self._give_up, call, time.time_ns())
+        call.ended_ns = time.time_ns()
+        self._give_up_after(call, self._grace_seconds)
 
-    def _give_up(self, call: _Call, ended_ns: int) -> None:
+    def _give_up_after(self, call: _Call, seconds: float) -> None:
+        waited = (time.time_ns() - call.ended_ns) / 1e9
+        asyncio.get_running_loop().call_later(seconds - waited, self._give_up, call)
+
+    def _give_up(self, call: _Call) -> None:
         with self._lock:
             if not self._is_open(call):
                 return
             self._forget(call)
-        self._on_unreported(call.request, ended_ns)
+        self._on_unreported(call.request, call.ended_ns)
 
     def _is_open(self, call: _Call) -> bool:
         return call in self._open.get(call.key, ())
@@ -82,8 +105,9 @@ class InFlight:
 
 
 class _Call:  # compared by identity: two calls may look the same
-    __slots__ = ("key", "request")
+    __slots__ = ("ended_ns", "key", "request")
 
     def __init__(self, key: Hashable, request: Any) -> None:
         self.key = key
         self.request = request
+        self.ended_ns = 0  # of its request, once it has

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import litellm
@@ -40,6 +41,7 @@ from otel_cost_logger.net.passage import Passage, current, deployed
 from otel_cost_logger.net.record import completed
 from otel_cost_logger.net.recorder import NetRecorder
 from otel_cost_logger.net.roads import OPENED, RAW, TRANSLATED
+from otel_cost_logger.net.stopping import ProxyStopped
 from otel_cost_logger.net.upstream import watch_engines
 from otel_cost_logger.once import PendingFailures, Seen
 from otel_cost_logger.prices.book import PriceBook
@@ -57,7 +59,7 @@ from otel_cost_logger.record import (
     record_of_unreported,
     tenant_of_key,
 )
-from otel_cost_logger.settings import LEDGER_FILE, PRICES_FILE, Settings, SettingsError
+from otel_cost_logger.settings import LEDGER_FILE, PRICES_FILE, Settings, SettingsError, put_in_force
 from otel_cost_logger.span import emit_span
 from otel_cost_logger.start import StartError, behind_proxy
 from otel_cost_logger.upstream import with_stream_usage, with_trace_context
@@ -131,13 +133,14 @@ class OtelCostLogger(CustomLogger):
         self._measured_by: TracerProvider | None = None
         self._client_metrics: ClientMetrics | None = None
         if behind_proxy():
+            put_in_force(self._settings)
             self._require_files()
 
     def _require_files(self) -> None:
         """Open what the settings name: a proxy that could not record, or knows no tenant, must not serve."""
         try:
             if self._settings.keys_file is not None:
-                key_ring()
+                key_ring(self._settings.keys_file)
             # What an earlier process left in the ledger need not wait for the first call.
             if self._settings.ledger is not None and (durable := self._durable()) is not None:
                 durable.writer.open()
@@ -155,12 +158,15 @@ class OtelCostLogger(CustomLogger):
             self._guarded(lambda: self._emit_all([build()]))
 
         watch_engines()
-        return Net(app, NetRecorder(self._begin, emit, self._book), self._settings.open_roads)
+        net = Net(app, NetRecorder(self._begin, emit, self._book, self._settings.keys_file), self._settings.open_roads)
+        seconds = self._settings.stop_seconds
+        net.requests.end_after_sigterm(seconds, self._in_flight.wait_no_longer, self._stopped)
+        return net
 
     @property
     def counts(self) -> Counts:
         """What became of this process's calls so far."""
-        missing = len(self._expected) - len(self._in_flight) - len(self._pending) if behind_proxy() else 0
+        missing = len(self._expected) - len(self._in_flight) if behind_proxy() else 0
         with self._counts_lock:
             return Counts(**self._counts, seen=self._expected.seen, missing=max(0, missing))
 
@@ -287,10 +293,11 @@ class OtelCostLogger(CustomLogger):
 
         def record_it() -> None:
             key = _request_key(request_data, user_api_key_dict)
+            call = self._in_flight.reported(key)
             record = self._pending.settle(key)
             if record is not None:
                 record = record._replace(end_ns=time.time_ns()) if record.attempts > 1 else record
-            elif (call := self._in_flight.reported(key)) is not None:
+            elif call is not None:
                 progress_in(details_of(call[0])).closed = True
                 record = self._unreported(call, time.time_ns(), original_exception)
             self._emit_all([record])
@@ -329,7 +336,7 @@ class OtelCostLogger(CustomLogger):
         if passage is not None and _is_the_nets(passage, kwargs):
             return
         try:
-            if _is_closed(kwargs):
+            if _is_closed(kwargs, passage):
                 self._count("repeated")
                 return
             record = self._build(kwargs, response, start, end, passage, failed=False)
@@ -347,16 +354,16 @@ class OtelCostLogger(CustomLogger):
             return
 
         def record_it() -> None:
-            if _is_closed(kwargs):
+            if _is_closed(kwargs, passage):
                 self._count("repeated")
                 return
             record = self._build(kwargs, response, start, end, passage, failed=True)
             key = _reported_key(passage, kwargs)
-            self._in_flight.reported(key)
             if _may_be_retried(kwargs):
                 self._register_exit_handler()
                 self._emit_all([self._pending.hold(key, record, progress_of(kwargs)), *self._pending.overdue()])
             else:
+                self._in_flight.reported(key)
                 self._emit_all([record])
 
         self._guarded(record_it)
@@ -364,8 +371,20 @@ class OtelCostLogger(CustomLogger):
     def _hung_up(self, call: _Call, ended_ns: int) -> None:
         self._guarded(lambda: self._emit_all([self._unreported(call, ended_ns)]))
 
+    def _stopped(self) -> None:
+        """The proxy ends what is open: see `net.stopping`."""
+
+        def record(call: _Call) -> None:
+            progress_in(details_of(call[0])).closed = True
+            self._emit_all([self._unreported(call, time.time_ns(), ProxyStopped())])
+
+        for call in self._in_flight.take(_is_stopped):
+            self._guarded(partial(record, call))
+
     def _unreported(self, call: _Call, ended_ns: int, exception: Any = None) -> CallRecord:
         request, passage = call
+        if passage is not None:
+            self._pending.settle(passage.key)  # an attempt that failed before, and was being repeated
         record = record_of_unreported(
             request, ended_ns, exception, keep_error_message=self._settings.error_messages, book=self._book()
         )
@@ -506,9 +525,13 @@ def _may_be_retried(kwargs: Any) -> bool:
     return behind_proxy() and isinstance(params, Mapping) and bool(params.get("proxy_server_request"))
 
 
-def _is_closed(kwargs: Any) -> bool:
+def _is_closed(kwargs: Any, passage: Passage | None) -> bool:
     """True for a late report of a call that has its record, see `progress`."""
-    return isinstance(kwargs, Mapping) and progress_of(kwargs).closed
+    return _is_stopped((kwargs, passage)) or (isinstance(kwargs, Mapping) and progress_of(kwargs).closed)
+
+
+def _is_stopped(call: tuple[Any, Passage | None]) -> bool:
+    return call[1] is not None and call[1].stopped
 
 
 def _call_id(call: Mapping[Any, Any]) -> str:

@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -28,7 +28,10 @@ HTTP_PROTOBUF = "http/protobuf"
 SIMPLE = "simple"
 BATCH = "batch"
 DURABLE = "durable"
+# Kubernetes kills 30 seconds after SIGTERM, and the master process of gunicorn takes up to 10 to end.
+DEFAULT_STOP_SECONDS = 15.0
 
+MASTER_KEY = "LITELLM_MASTER_KEY"  # LiteLLM's
 OPEN_ROADS = "OTEL_COST_LOGGER_OPEN_ROADS"
 LEDGER_FILE = "OTEL_COST_LOGGER_LEDGER_FILE"
 PRICES_FILE = "OTEL_COST_LOGGER_PRICES_FILE"
@@ -37,6 +40,7 @@ _LEDGER_DAYS = "OTEL_COST_LOGGER_LEDGER_DAYS"
 BUDGETS_FILE = "OTEL_COST_LOGGER_BUDGETS_FILE"
 _BUDGETS_ON_ERROR = "OTEL_COST_LOGGER_BUDGETS_ON_ERROR"
 _PROCESSOR = "OTEL_COST_LOGGER_PROCESSOR"
+_STOP_SECONDS = "OTEL_COST_LOGGER_STOP_SECONDS"
 _ERROR_MESSAGES = "OTEL_COST_LOGGER_ERROR_MESSAGES"
 _COST_VIEWS = "OTEL_COST_LOGGER_COST_VIEWS"
 _METRICS_EXPORTER = "OTEL_METRICS_EXPORTER"
@@ -85,6 +89,11 @@ VARIABLES = (
         REFUSE,
     ),
     Variable(OPEN_ROADS, "addresses of the proxy that are open although nobody counts there: `/azure/*`, ..."),
+    Variable(
+        _STOP_SECONDS,
+        "how long requests go on after SIGTERM, in seconds; what is open then is recorded and ended",
+        f"{DEFAULT_STOP_SECONDS:g}",
+    ),
     Variable(_ERROR_MESSAGES, "`true` keeps the text of errors, which may quote a prompt", "false"),
     Variable(
         _COST_VIEWS,
@@ -125,7 +134,9 @@ class Settings:
     sends none. ``budgets_file`` says what tenants may spend; a call whose budget the ledger cannot tell is met with
     ``budgets_on_error``, ``refuse`` or ``admit``. ``cost_views`` fills those of backends. ``prices_file`` is the price
     book and ``keys_file`` holds the tenants' keys, where there are any. ``open_roads`` are addresses of the proxy that
-    the operator opens although nobody may be able to count what is behind them (see `net.roads`).
+    the operator opens although nobody may be able to count what is behind them (see `net.roads`). Requests that are
+    open ``stop_seconds`` after SIGTERM are recorded and ended (see `net.stopping`). ``master_key`` is the operator's
+    own, which LiteLLM reads too.
     """
 
     exporters: tuple[str, ...] = (CONSOLE,)
@@ -142,6 +153,8 @@ class Settings:
     prices_file: Path | None = None
     keys_file: Path | None = None
     open_roads: tuple[str, ...] = ()
+    stop_seconds: float = DEFAULT_STOP_SECONDS
+    master_key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if (self.processor == DURABLE) != (self.ledger is not None):
@@ -186,7 +199,24 @@ class Settings:
             prices_file=Path(prices_file).absolute() if prices_file else None,
             keys_file=Path(keys_file).absolute() if keys_file else None,
             open_roads=_open_roads(env),
+            stop_seconds=_above_0(_STOP_SECONDS, env.get(_STOP_SECONDS) or str(DEFAULT_STOP_SECONDS), "seconds"),
+            master_key=env.get(MASTER_KEY) or None,
         )
+
+
+_in_force: Settings | None = None
+
+
+def put_in_force(settings: Settings) -> None:
+    """From now on `in_force` returns ``settings``."""
+    global _in_force
+    _in_force = settings
+
+
+def in_force() -> Settings:
+    """What this proxy's logger was given, for the parts that LiteLLM calls by themselves; without a logger what the
+    environment says."""
+    return Settings.from_environment() if _in_force is None else _in_force
 
 
 def _refuse_unknown(env: Mapping[str, str]) -> None:

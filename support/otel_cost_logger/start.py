@@ -48,15 +48,17 @@ def proxy_handler() -> OtelCostLogger:
                 import_module("otel_cost_logger.auth")
             from otel_cost_logger.doctor.parts import settings_line
             from otel_cost_logger.logger import OtelCostLogger
+            from otel_cost_logger.settings import Settings
         except (ImportError, AttributeError) as error:
             raise StartError(_cannot_be_loaded(error)) from error
         if not behind_proxy():
             return OtelCostLogger()
         checked = _checked()
-        logger = OtelCostLogger()
+        settings = Settings.from_environment()
+        logger = OtelCostLogger(settings)
         wrap_proxy(lambda app: logger.watched(Readiness(app, lambda: logger.problem)))
         # LiteLLM shows no logger's INFO by itself, and this line must be seen.
-        print(f"{versions()}: ready to record; {checked}; {settings_line()}", file=sys.stderr, flush=True)
+        print(f"{versions()}: ready to record; {checked}; {settings_line(settings)}", file=sys.stderr, flush=True)
         return logger
     except Exception as error:
         if not behind_proxy():

@@ -18,13 +18,33 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 
-class FlushOnTermination(SpanProcessor):
-    """Passes spans on to ``inner``; from SIGTERM on, exports each at once.
+def on_sigterm(*, first: Callable[[], None] | None = None, then: Callable[[], None] | None = None) -> None:
+    """From now on SIGTERM calls ``first``, its former handler and ``then``.
 
     Takes hold of the signal only where somebody else already handles it (a server that will shut down in its
-    own time) and only in the main thread, where Python allows it. The former handler is called first. All exports
-    together may take ``patience_millis``: whoever ends spans during a shutdown waits for them. ``afterwards`` is
-    called after each, in time or not.
+    own time) and only in the main thread, where Python allows it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    former = signal.getsignal(signal.SIGTERM)
+    if not callable(former):
+        return
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        if first is not None:
+            first()
+        former(signum, frame)
+        if then is not None:
+            then()
+
+    signal.signal(signal.SIGTERM, handle)
+
+
+class FlushOnTermination(SpanProcessor):
+    """Passes spans on to ``inner``; from SIGTERM on (see `on_sigterm`), exports each at once.
+
+    All exports together may take ``patience_millis``: whoever ends spans during a shutdown waits for them.
+    ``afterwards`` is called after each, in time or not.
     """
 
     def __init__(
@@ -34,18 +54,11 @@ class FlushOnTermination(SpanProcessor):
         self._afterwards = afterwards
         self._seconds_left = patience_millis / 1000
         self._terminating = False
-        if threading.current_thread() is not threading.main_thread():
-            return
-        former = signal.getsignal(signal.SIGTERM)
-        if not callable(former):
-            return
+        on_sigterm(then=self._terminate)
 
-        def handle(signum: int, frame: FrameType | None) -> None:
-            former(signum, frame)
-            self._terminating = True
-            self._flush()
-
-        signal.signal(signal.SIGTERM, handle)
+    def _terminate(self) -> None:
+        self._terminating = True
+        self._flush()
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Called when a span starts."""

@@ -309,9 +309,10 @@ def litellm_command() -> list[str]:
 class Proxy(Service):
     """``litellm --config CONFIG --num_workers WORKERS``: the real LiteLLM proxy.
 
-    Its ``workers`` are processes that uvicorn starts; they share one listening socket. ``config`` is a path or a
-    mapping, which is written to the run's folder as YAML. ``files`` (name to text) are written beside it: LiteLLM
-    finds a callback module there. The master key is made here and handed over in the environment only.
+    Its ``workers`` are processes that uvicorn starts; they share one listening socket. ``args`` are more flags of
+    ``litellm``. ``config`` is a path or a mapping, which is written to the run's folder as YAML. ``files`` (name to
+    text) are written beside it: LiteLLM finds a callback module there. The master key is made here and handed over in
+    the environment only.
     """
 
     def __init__(
@@ -323,9 +324,11 @@ class Proxy(Service):
         files: Mapping[str, str] | None = None,
         port: int | None = None,
         workers: int = 1,
+        args: Sequence[str] = (),
     ) -> None:
         super().__init__(name, "litellm_proxy", ports=[port or 0])
         self._workers = workers
+        self._args = tuple(args)
         self._config = config if config is not None else DEFAULT_CONFIG
         self._env = dict(env or {})
         self._files = dict(files or {})
@@ -357,6 +360,7 @@ class Proxy(Service):
                 *litellm_command(),
                 *("--config", str(config), "--host", HOST, "--port", str(self._listens_on)),
                 *self._workers_args(),
+                *self._args,
             ],
             {**self._env, "LITELLM_MASTER_KEY": self.master_key},
         )

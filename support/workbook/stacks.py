@@ -61,6 +61,7 @@ class Stack(Managed):
         processor: Processor,
         protocol: Literal["http/protobuf", "grpc"],
         workers: int,
+        proxy_args: Sequence[str],
     ) -> None:
         super().__init__(name)
         self._tenants = tuple(tenants)
@@ -74,7 +75,7 @@ class Stack(Managed):
             raise ValueError(f"backend {backend} runs already: trace_engine is for one that the stack starts")
         self._engine_receiver = Receiver(f"{name}-engine") if trace_engine else None
         self._receiver = Receiver(name)
-        self._proxy = Proxy(name, config=config, files=files, port=proxy_port, workers=workers)
+        self._proxy = Proxy(name, config=config, files=files, port=proxy_port, workers=workers, args=proxy_args)
 
     def _start(self) -> None:
         self._receiver.launch()
@@ -107,6 +108,7 @@ class Stack(Managed):
             "OTEL_EXPORTER_OTLP_PROTOCOL": self._protocol,
             "OTEL_EXPORTER_OTLP_ENDPOINT": self._receiver.endpoint(self._protocol),
             "OTEL_BSP_SCHEDULE_DELAY": BATCH_DELAY_MS,
+            "OTEL_COST_LOGGER_STOP_SECONDS": "5",  # its supervisor waits for 10
             # vLLM closes an idle connection after 5 s. The proxy, which would keep it for 120 s, must be first: a
             # request that meets the closing ends with a 500.
             "AIOHTTP_KEEPALIVE_TIMEOUT": "4",
@@ -315,6 +317,7 @@ def stack(
     processor: Processor = "batch",
     protocol: Literal["http/protobuf", "grpc"] = "http/protobuf",
     workers: int = 1,
+    proxy_args: Sequence[str] = (),
 ) -> Stack:
     """A stack, not yet started: use it in a ``with`` statement, or call its ``start`` and ``stop``.
 
@@ -326,7 +329,8 @@ def stack(
     ``mock_args`` are for the mock alone, ``engine_shape`` for a real engine (see `Engine`). With ``trace_engine`` the
     backend's own spans go to a ledger of their own. ``env`` is for the proxy and overrides what the stack sets. Ports
     are free ones unless given; ``processor`` and ``protocol`` say how the records' spans are sent;
-    ``"durable"`` keeps them in a file first, see `Stack.durable_ledger`. ``workers`` are the proxy's processes.
+    ``"durable"`` keeps them in a file first, see `Stack.durable_ledger`. ``workers`` are the proxy's processes,
+    ``proxy_args`` more flags of ``litellm``.
 
     Raises ValueError for a backend that there is not, or that the stack cannot give flags to. Starting raises
     `PortTaken`, `EngineNotBuilt`, or `ChildDied` or `ChildNotReady` with the last lines of the child's log.
@@ -347,4 +351,5 @@ def stack(
         processor=processor,
         protocol=protocol,
         workers=workers,
+        proxy_args=proxy_args,
     )

@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from otel_cost_logger import OtelCostLogger
+from otel_cost_logger import OtelCostLogger, settings
 from otel_cost_logger.durable import DurableSpanProcessor
 from otel_cost_logger.provider import build_provider
 from otel_cost_logger.settings import Settings
@@ -27,6 +27,12 @@ from workbook.paths import BUILD_VARIABLE
 from workbook.services import Receiver
 
 MakeCall = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def nothing_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test begins as a process does in which no logger was made."""
+    monkeypatch.setattr(settings, "_in_force", None)
 
 
 @pytest.fixture

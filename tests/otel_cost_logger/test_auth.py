@@ -14,7 +14,6 @@ import pytest
 from litellm.proxy._types import LitellmUserRoles, ProxyException
 
 from otel_cost_logger import auth
-from otel_cost_logger.keys import ring
 from otel_cost_logger.keys.entries import hash_key
 from otel_cost_logger.keys.file import add_key, expire_key, revoke_key
 
@@ -26,7 +25,6 @@ def keys_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "keys.json"
     monkeypatch.setenv("OTEL_COST_LOGGER_KEYS_FILE", str(path))
     monkeypatch.setenv("LITELLM_MASTER_KEY", MASTER_KEY)
-    monkeypatch.setattr(ring, "_ring", None)
     return path
 
 

@@ -75,3 +75,44 @@ def test_a_report_of_a_call_that_never_began_is_no_error() -> None:
         calls.reported("key")
 
     assert run(scenario)[0] == []
+
+
+def test_whoever_takes_a_call_reports_it() -> None:
+    async def scenario(calls: InFlight) -> None:
+        calls.begin("key", "one")
+        calls.begin("key", "other")
+        assert calls.take(lambda request: request == "one") == ["one"]
+
+    unreported, calls = run(scenario)
+    assert (unreported, len(calls)) == (["other"], 0)
+
+
+@pytest.mark.parametrize("ended_before", [True, False])
+def test_a_server_that_stops_waits_no_longer(ended_before: bool) -> None:
+    unreported: list[Any] = []
+    calls = InFlight(lambda request, ended_ns: unreported.append(request), grace_seconds=3600)
+
+    async def server() -> None:
+        begun, end = asyncio.Event(), asyncio.Event()
+
+        async def serve() -> None:
+            calls.begin("key", "request")
+            begun.set()
+            await end.wait()
+
+        request = asyncio.create_task(serve())
+        await begun.wait()
+        if not ended_before:
+            calls.wait_no_longer()
+        end.set()
+        await request
+        await asyncio.sleep(0)  # its end is noticed
+        if ended_before:
+            calls.wait_no_longer()
+        for _ in range(1000):
+            if not len(calls):
+                break
+            await asyncio.sleep(0.01)
+
+    asyncio.run(server())
+    assert unreported == ["request"]

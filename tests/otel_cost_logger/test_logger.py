@@ -19,6 +19,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from otel_cost_logger import OtelCostLogger
+from otel_cost_logger.net.passage import Passage, enter
+from otel_cost_logger.net.roads import Roads
 from otel_cost_logger.settings import Settings, SettingsError
 
 
@@ -151,6 +153,38 @@ def test_a_failure_is_recorded_when_the_proxy_gives_up(
     (span,) = spans.get_finished_spans()
     assert span.attributes is not None
     assert span.attributes["llm.attempts"] == 3
+
+
+def test_a_caller_who_leaves_while_a_call_is_repeated_leaves_one_record(
+    logger: OtelCostLogger, spans: InMemorySpanExporter, make_call: Any, behind_proxy: None
+) -> None:
+    call = failing(make_call())
+    request = {"litellm_call_id": call["litellm_call_id"], "model": "mistral", **logging_object(call)}
+    logger._in_flight._grace_seconds = 0.0
+
+    async def serve() -> None:
+        enter(Passage(Roads().of("/v1/chat/completions"), "", "", {}, logger._begin))  # type: ignore[arg-type]
+        await logger.async_pre_call_hook(SimpleNamespace(api_key="a" * 64), None, request, "acompletion")
+        for _ in range(2):
+            await logger.async_pre_call_deployment_hook(request, "acompletion")
+            logger.log_pre_api_call("mistral-7b", [], call)
+            if not logger._pending:
+                await logger.async_log_failure_event(call, None, None, None)
+
+    async def server() -> None:
+        await asyncio.create_task(serve())
+        assert logger.counts.missing == 0
+        for _ in range(1000):
+            if not len(logger._in_flight):
+                break
+            await asyncio.sleep(0.001)
+
+    asyncio.run(server())
+    (span,) = spans.get_finished_spans()
+    assert span.attributes is not None
+    told = [span.attributes[f"llm.{name}"] for name in ("outcome", "attempts", "cost_source")]
+    assert told == ["client_disconnected", 2, "unknown"]
+    assert (len(logger._pending), logger.counts.missing) == (0, 0)
 
 
 def blocked(logger: OtelCostLogger, request: Any) -> None:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import sqlite3
+from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from otel_cost_logger.settings import VARIABLES, Settings, SettingsError
+from otel_cost_logger import OtelCostLogger, auth, logger
+from otel_cost_logger.budgets.enforcement import Enforcement
+from otel_cost_logger.keys.entries import hash_key
+from otel_cost_logger.keys.file import add_key
+from otel_cost_logger.settings import VARIABLES, Ledger, Settings, SettingsError
 from workbook.paths import ROOT
 
 
@@ -97,3 +106,58 @@ def test_the_readme_has_each_setting_with_its_default() -> None:
     rows = re.findall(r"^\| `([A-Z_]+)` \|.*\|(.*)\|$", section, re.MULTILINE)  # one name: not OpenTelemetry's own row
     told = [(name, default.replace("`", "").strip()) for name, default in rows]
     assert told == [(variable.name, variable.default.replace("`", "")) for variable in VARIABLES]
+
+
+PLUGIN = ROOT / "support" / "otel_cost_logger"
+READ_THE_ENVIRONMENT = {
+    "settings.py": "here it becomes settings",
+    "provider.py": "OpenTelemetry's own variables, which its SDK reads too",
+    "durable.py": "OpenTelemetry's own, as its batch processor reads them",
+    "deployments.py": "LiteLLM's own address of vLLM",
+    "doctor/checks.py": "it reports on the environment",
+}
+
+
+def test_nothing_reads_the_environment_behind_the_settings_it_is_given() -> None:
+    """A command reads it for the files that it is not told."""
+    reading = {
+        str(path.relative_to(PLUGIN))
+        for path in PLUGIN.rglob("*.py")
+        if re.search(r"\b(environb?|getenv)\b", path.read_text(encoding="utf-8")) and path.name != "command.py"
+    }
+    assert reading == set(READ_THE_ENVIRONMENT)
+
+
+def test_what_a_logger_is_given_holds_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_call: Any
+) -> None:
+    """The environment names other files, another key and another processor, all of which are somebody else's."""
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable.name, raising=False)
+    others, ours = tmp_path / "others.json", tmp_path / "ours.json"
+    of_others, of_ours = add_key(others, "tenant-other"), add_key(ours, "tenant-acme", budget_usd={"day": Decimal(1)})
+    monkeypatch.setenv("OTEL_COST_LOGGER_KEYS_FILE", str(others))
+    monkeypatch.setenv("OTEL_COST_LOGGER_PROCESSOR", "simple")
+    monkeypatch.setenv("LITELLM_MASTER_KEY", "sk-others")
+    monkeypatch.setattr(logger, "behind_proxy", lambda: True)
+    given = Settings(
+        (), processor="durable", ledger=Ledger(tmp_path / "ledger.db"), keys_file=ours, master_key="sk-the-operators"
+    )
+    assert "sk-the-operators" not in repr(given)
+    plugin = OtelCostLogger(given)
+
+    def tenant(key: str) -> Any:
+        identity: Any = asyncio.run(auth.user_api_key_auth(SimpleNamespace(), key))  # type: ignore[arg-type]
+        return identity.team_id or identity.key_alias
+
+    assert tenant(of_ours) == "tenant-acme"
+    assert tenant("sk-the-operators") == "master"
+    for key in (of_others, "sk-others"):
+        with pytest.raises(auth.KeyRefused):
+            tenant(key)
+    enforcement = Enforcement.of(given, None)
+    assert enforcement is not None
+    assert enforcement.gate.budgets_of("tenant-acme", "tenant-acme", hash_key(of_ours))
+    asyncio.run(plugin.async_log_success_event(make_call(), None, None, None))
+    with sqlite3.connect(tmp_path / "ledger.db") as connection:
+        assert connection.execute("SELECT count(*) FROM spans").fetchone() == (1,)

@@ -36,7 +36,7 @@ def behind_proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
-    monkeypatch.setattr("otel_cost_logger.keys.ring._ring", None)
+    monkeypatch.setattr("otel_cost_logger.keys.ring._rings", {})
     monkeypatch.setattr("otel_cost_logger.logger.behind_proxy", lambda: True)
     monkeypatch.setattr("otel_cost_logger.logger.guard", lambda: None)
     yield
@@ -65,6 +65,7 @@ BAD_VALUES = {
     "OTEL_COST_LOGGER_PROCESSOR": (WORDS, ONE_OF),
     "OTEL_COST_LOGGER_LEDGER_SYNC": (WORDS, ONE_OF),
     "OTEL_COST_LOGGER_LEDGER_DAYS": (NUMBERS, "is not a number of days above 0; correct it or unset it"),
+    "OTEL_COST_LOGGER_STOP_SECONDS": (NUMBERS, "is not a number of seconds above 0; correct it or unset it"),
     "OTEL_COST_LOGGER_BUDGETS_ON_ERROR": (WORDS, ONE_OF),
     "OTEL_COST_LOGGER_ERROR_MESSAGES": (WORDS, ONE_OF),
     "OTEL_COST_LOGGER_COST_VIEWS": (WORDS, ONE_OF),

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,9 @@ class Enforcement:
         elif settings.keys_file is None:
             return None
         gate = Gate(
-            lambda: book.value if book is not None else None, _key_limits, without_ledger=settings.budgets_on_error
+            lambda: book.value if book is not None else None,
+            partial(_key_limits, settings.keys_file),
+            without_ledger=settings.budgets_on_error,
         )
         return cls(gate, prices)
 
@@ -103,8 +106,8 @@ class Enforcement:
             yield settled
 
 
-def _key_limits(sha256: str) -> Mapping[str, Decimal]:
-    key = key_of(sha256)
+def _key_limits(keys_file: Path | None, sha256: str) -> Mapping[str, Decimal]:
+    key = key_of(keys_file, sha256)
     return key.budget_usd if key is not None else {}
 
 

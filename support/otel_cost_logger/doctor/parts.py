@@ -18,9 +18,8 @@ UNREADABLE = (ValueError, LedgerError, OSError)
 _FEW_BYTES = 1 << 30
 
 
-def settings_line(settings: Settings | None = None) -> str:
+def settings_line(settings: Settings) -> str:
     """All parts in one line; of a part that cannot be read at present, such as a locked ledger, why."""
-    settings = settings or Settings.from_environment()
     return "; ".join(f"{name}: {_described(describe, settings)}" for name, describe in PARTS.items())
 
 

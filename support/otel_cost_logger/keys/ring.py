@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import os
 import threading
 from pathlib import Path
 
@@ -32,31 +31,29 @@ class KeyRing:
         return self._keys.value.get(sha256)
 
 
-_ring: KeyRing | None = None
-_ring_lock = threading.Lock()
+_rings: dict[Path, KeyRing] = {}
+_rings_lock = threading.Lock()
 
 
-def key_ring() -> KeyRing:
-    """This process's ring, of the file that ``OTEL_COST_LOGGER_KEYS_FILE`` names.
+def key_ring(path: Path | None) -> KeyRing:
+    """This process's ring of the file at ``path``, which is the settings' keys file.
 
-    Raises `KeysFileError` when the variable is not set, or the file cannot be read the first time.
+    Raises `KeysFileError` when there is none, or the file cannot be read the first time.
     """
-    global _ring
-    with _ring_lock:
-        if _ring is None:
-            path = os.environ.get(KEYS_FILE_VARIABLE, "").strip()
-            if not path:
-                raise KeysFileError(f"{KEYS_FILE_VARIABLE} is not set: it names the file that maps keys to tenants")
-            _ring = KeyRing(Path(path))
-        return _ring
+    if path is None:
+        raise KeysFileError(f"{KEYS_FILE_VARIABLE} is not set: it names the file that maps keys to tenants")
+    with _rings_lock:
+        if path not in _rings:
+            _rings[path] = KeyRing(path)
+        return _rings[path]
 
 
-def key_of(sha256: str) -> TenantKey | None:
-    """The entry of the key with the hash ``sha256`` on this process's ring.
+def key_of(path: Path | None, sha256: str) -> TenantKey | None:
+    """The entry of the key with the hash ``sha256`` in the file at ``path``.
 
-    None when the file has no such key, and in a process that has no keys file (LiteLLM's own keys, library mode).
+    None when the file has no such key, and where there is no keys file (LiteLLM's own keys, library mode).
     """
     try:
-        return key_ring().of(sha256)
+        return key_ring(path).of(sha256)
     except KeysFileError:
         return None

@@ -11,7 +11,6 @@ import asyncio
 import hmac
 import json
 import logging
-import os
 import sys
 import time
 import uuid
@@ -24,8 +23,10 @@ from otel_cost_logger.asgi import App, Message, Receive, Scope, Send, answer_jso
 from otel_cost_logger.caller_fields import NotAllowed, require_plain_stream
 from otel_cost_logger.net.passage import Identity, Passage, enter
 from otel_cost_logger.net.roads import CLOSED, NO_ENGINE, OPENED, RAW, REPORTED, Road, Roads
+from otel_cost_logger.net.stopping import OpenRequests
 from otel_cost_logger.net.stream_options import Unasked, counting
 from otel_cost_logger.net.usage import AnswerReader
+from otel_cost_logger.settings import in_force
 
 _KEY_HEADERS = (  # LiteLLM's
     *("authorization", "x-litellm-api-key", "api-key", "x-api-key", "x-goog-api-key"),
@@ -33,6 +34,7 @@ _KEY_HEADERS = (  # LiteLLM's
 )
 _NO_SOCKETS = Road("", CLOSED, "what goes through a WebSocket is not counted")
 _GRACE_SECONDS = 2.0  # LiteLLM's hooks report a moment after the answer
+_LOOKS = 100
 
 _log = logging.getLogger(__name__)
 
@@ -66,10 +68,11 @@ class Recorder(Protocol):
 
 class Net:
     """The ASGI application ``app``, with every road to an engine watched. ``opened`` are the roads that the operator
-    opened."""
+    opened, ``requests`` what is under way on them."""
 
     def __init__(self, app: App, recorder: Recorder, opened: tuple[str, ...] = ()) -> None:
         self.app = app
+        self.requests = OpenRequests()
         self._recorder = recorder
         self._roads = Roads(opened)
 
@@ -97,11 +100,33 @@ class Net:
             await self._refuse(passage, scope, receive, send)
             return
         enter(passage)
-        if road.kind in (RAW, OPENED):
-            await self._counted(passage, scope, receive, send)
-            return
         if road.streams_text:
             passage.upstream = AnswerReader(stream=True)
+        await self._served(passage, scope, receive, send)
+        if self.requests.stopping and not passage.stopped:
+            await _reported(passage)
+
+    async def _served(self, passage: Passage, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        serve = self._counted if passage.road.kind in (RAW, OPENED) else self._passed
+        self.requests.begin(passage)
+        try:
+            await serve(passage, scope, receive, noted)
+        except asyncio.CancelledError:
+            if not passage.stopped:
+                raise
+            if scope["type"] == "http" and not begun:  # an answer that has begun breaks off
+                await _respond(send, 503, "The proxy stops. Send your request again.", "proxy_stopped")
+        finally:
+            self.requests.end(passage)
+
+    async def _passed(self, _: Passage, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)
 
     async def _counted(self, passage: Passage, scope: Scope, receive: Receive, send: Send) -> None:
@@ -124,7 +149,7 @@ class Net:
 
     def _over(self, passage: Passage, answer: Answer) -> None:
         answer.ended_ns = time.time_ns()
-        if passage.road.kind == OPENED:
+        if passage.road.kind == OPENED and not self.requests.stopping:
             # Whether LiteLLM's hooks report what is behind such a road is known when they had the time to.
             asyncio.get_running_loop().call_later(_GRACE_SECONDS, self._recorder.answered, passage, answer)
         else:
@@ -146,6 +171,15 @@ class Net:
         if keys:  # whoever shows none is nobody's tenant
             passage.identity = next(filter(None, map(self._recorder.identity_of, keys)), None)
             self._recorder.answered(passage, Answer(status=403, ended_ns=time.time_ns(), finished=True))
+
+
+async def _reported(passage: Passage) -> None:
+    """Wait until LiteLLM's hooks have reported the call of ``passage``, if it made one. A server that stops waits for
+    open requests only."""
+    for _ in range(_LOOKS):
+        if passage.key is None or passage.reports:
+            return
+        await asyncio.sleep(_GRACE_SECONDS / _LOOKS)
 
 
 class _Read:
@@ -269,7 +303,7 @@ def _keys_shown(headers: Mapping[str, str], scope: Scope) -> list[str]:
 
 
 def _is_operator(headers: Mapping[str, str], scope: Scope) -> bool:
-    master = os.environ.get("LITELLM_MASTER_KEY") or getattr(_proxy(), "master_key", None)
+    master = in_force().master_key or getattr(_proxy(), "master_key", None)
     if not isinstance(master, str) or not master:
         return False
     return any(hmac.compare_digest(key.encode(), master.encode()) for key in _keys_shown(headers, scope))

@@ -33,7 +33,7 @@ class Passage:
 
     ``road`` says who counts it, ``address`` is where it came in, ``engine`` the address that it is passed on to where
     it is, ``began_ns`` when it came, in nanoseconds since the epoch. ``upstream`` reads what the engine says, where
-    LiteLLM may lose it.
+    LiteLLM may lose it. ``stopped`` means that the proxy ends it, because it stops.
     """
 
     road: Road
@@ -52,6 +52,7 @@ class Passage:
     admitted: bool = False
     asked_to_count: bool = False  # by us; the caller need not know
     reports: int = 0  # by LiteLLM's hooks
+    stopped: bool = False
 
     def identify(self, key: Any) -> None:
         """``key`` is the authenticated one, in any form that has LiteLLM's names."""

@@ -10,6 +10,7 @@ import litellm
 from otel_cost_logger.claims import claims_of
 from otel_cost_logger.deployments import Deployment, served_name, serving
 from otel_cost_logger.net.roads import CLOSED, REPORTED
+from otel_cost_logger.net.stopping import ProxyStopped
 from otel_cost_logger.net.usage import AnswerReader, Usage, usage_in
 from otel_cost_logger.pricing import NOT_CHARGED, UNKNOWN_COST, UNPRICED, Cost, cost_of_tokens
 from otel_cost_logger.record import (
@@ -57,7 +58,7 @@ def record_of_passage(passage: Passage, answer: Answer, book: PriceBook | None) 
     document = reader.last_document()
     nested = document.get("response")  # of an event
     said = nested if isinstance(nested, Mapping) else document
-    outcome, status = _outcome(answer, reader)
+    outcome, status = _outcome(passage, answer, reader)
     usage, source = usage_of(reader, body, outcome)
     model = clean(body.get("model") if isinstance(body.get("model"), str) else said.get("model")) or UNKNOWN
     served = clean(said.get("model")) or None
@@ -74,7 +75,8 @@ def record_of_passage(passage: Passage, answer: Answer, book: PriceBook | None) 
     base = params.get("api_base") or passage.engine
     address, port = server_of(str(base))
     closed = passage.road.kind == CLOSED
-    error_type = {FAILURE: "RoadClosed" if closed else "PassThroughError", CLIENT_DISCONNECTED: "ClientDisconnected"}
+    failure = ProxyStopped.__name__ if passage.stopped else "RoadClosed" if closed else "PassThroughError"
+    error_type = {FAILURE: failure, CLIENT_DISCONNECTED: "ClientDisconnected"}
     headers = passage.headers
     return CallRecord(
         call_id=passage.call_id,
@@ -106,7 +108,7 @@ def record_of_passage(passage: Passage, answer: Answer, book: PriceBook | None) 
         finish_reasons=None,
         error_type=error_type.get(outcome),
         error_status=status,
-        error=f"{error_type[FAILURE]} {status} {clean(passage.address)}" if outcome == FAILURE else None,
+        error=f"{failure} {status} {clean(passage.address)}" if outcome == FAILURE else None,
         server_address=None if closed else address,
         server_port=None if closed else port,
         traceparent=headers.get("traceparent"),
@@ -221,9 +223,11 @@ def _document(response: object) -> object:
     return dump() if callable(dump) else response
 
 
-def _outcome(answer: Answer, reader: AnswerReader) -> tuple[str, int | None]:
+def _outcome(passage: Passage, answer: Answer, reader: AnswerReader) -> tuple[str, int | None]:
     if answer.status is not None and answer.status >= 400:
         return FAILURE, answer.status
+    if passage.stopped and not answer.finished:
+        return FAILURE, ProxyStopped.status_code
     if answer.left and not answer.finished:
         return CLIENT_DISCONNECTED, 499
     if reader.failed or not answer.finished:

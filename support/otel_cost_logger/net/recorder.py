@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from otel_cost_logger.keys.entries import KeysFileError
@@ -25,17 +26,19 @@ class Begin(Protocol):
 
 class NetRecorder:
     """Admits and records for the net, with the logger's own means: ``begin`` a call, ``emit`` a record, the ``book`` of
-    prices in force."""
+    prices in force, the ``keys_file``."""
 
     def __init__(
         self,
         begin: Begin,
         emit: Callable[[Callable[[], CallRecord]], None],
         book: Callable[[], PriceBook | None],
+        keys_file: Path | None,
     ) -> None:
         self._begin = begin
         self._emit = emit
         self._book = book
+        self._keys_file = keys_file
 
     async def admit(self, passage: Passage) -> None:
         """See `net.boundary.Recorder`. What LiteLLM's hooks report they also admit."""
@@ -55,7 +58,7 @@ class NetRecorder:
     def identity_of(self, key: str) -> Identity | None:
         """See `net.boundary.Recorder`."""
         try:
-            entry = key_ring().find(key)
+            entry = key_ring(self._keys_file).find(key)
         except KeysFileError:
             return None
         return Identity(entry.tenant, entry.alias, entry.sha256) if entry is not None else None

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from otel_cost_logger.keys import ring as ring_module
 from otel_cost_logger.keys.entries import KeysFileError, hash_key
 from otel_cost_logger.keys.file import add_key, revoke_key
 from otel_cost_logger.keys.ring import KeyRing, key_of, key_ring
@@ -80,16 +79,13 @@ def test_a_missing_or_broken_file_is_an_error_at_the_first_read(path: Path) -> N
         KeyRing(path)
 
 
-def test_the_process_has_one_ring(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ring_module, "_ring", None)
-    monkeypatch.delenv("OTEL_COST_LOGGER_KEYS_FILE", raising=False)
+def test_the_process_has_one_ring_of_a_file(path: Path) -> None:
     with pytest.raises(KeysFileError, match="OTEL_COST_LOGGER_KEYS_FILE is not set"):
-        key_ring()
-    assert key_of("a" * 64) is None  # a program in library mode has no keys file
-    monkeypatch.setenv("OTEL_COST_LOGGER_KEYS_FILE", str(path))
-    assert key_of("a" * 64) is None
+        key_ring(None)
+    assert key_of(None, "a" * 64) is None  # a program in library mode has no keys file
+    assert key_of(path, "a" * 64) is None
     key = add_key(path, "tenant-acme")
-    assert key_ring() is key_ring()
-    found = key_of(hash_key(key))
+    assert key_ring(path) is key_ring(path)
+    found = key_of(path, hash_key(key))
     assert found is not None
     assert found.tenant == "tenant-acme"
