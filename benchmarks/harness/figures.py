@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from benchmarks.harness.results import Result
+from benchmarks.harness.statistics import Interval
 
 _CAPTION_WIDTH = 150  # characters
 
@@ -25,6 +26,11 @@ def when_and_where(result: Result) -> str:
     machine = result.machine
     processor = machine.devices[0].name if machine.devices else f"{machine.cores} cores of {machine.cpu_model}, CPU"
     return f"{result.started:%Y-%m-%d}, {processor}"
+
+
+def bars(interval: Mapping[str, Any]) -> str:
+    """The sentence that says what error bars such as the stored ``interval`` show."""
+    return f"Bars: {Interval(**interval).kind}."
 
 
 def captioned(result: Result, text: str) -> str:
