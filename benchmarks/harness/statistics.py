@@ -37,7 +37,9 @@ EQUAL_WITHIN = 1.1
 _STUDENT = (4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 # What an effect must have for nine runs of ten to notice it, in half-widths of the A/A interval: by simulation, see the
 # tests. It must clear the noise of equal things, and a run's luck.
-_NOISE, _LUCK = 1.3, 0.9
+_NOISE, _LUCK = 1.3, 1.2
+
+_Values = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -103,12 +105,17 @@ def median_interval(values: Sequence[float], *, comparisons: int = 1) -> Interva
     if count < MINIMUM_REPEATS or (ends := order_statistics(measured, CONFIDENCE)) is None:
         return Interval(median, float(measured[0]), float(measured[-1]), None, count, comparisons)
     of_all = order_statistics(measured, 1 - (1 - CONFIDENCE) / comparisons) if comparisons > 1 else None
-    return Interval(median, *ends, CONFIDENCE, count, comparisons, *(of_all or (None, None)))
+    low, high = map(float, ends)
+    low_of_all, high_of_all = map(float, of_all) if of_all else (None, None)
+    return Interval(median, low, high, CONFIDENCE, count, comparisons, low_of_all, high_of_all)
 
 
-def order_statistics(ordered: npt.NDArray[np.float64], confidence: float) -> tuple[float, float] | None:
-    """The ends of the interval of the median of ``ordered`` values; None where there are too few for ``confidence``."""
-    count = len(ordered)
+def order_statistics(ordered: _Values, confidence: float) -> tuple[_Values, _Values] | None:
+    """The ends of the interval of the median of ``ordered`` values, along the last axis, in an array of its own each.
+
+    None where there are too few for ``confidence``.
+    """
+    count = ordered.shape[-1]
     # From the d-th value from below to the d-th from above: it holds the median unless fewer than d lie on one side.
     depth, outer = 1, 1 - 2 / 2**count
     if outer < confidence:
@@ -117,9 +124,9 @@ def order_statistics(ordered: npt.NDArray[np.float64], confidence: float) -> tup
         depth, outer = depth + 1, inner
     share = (outer - confidence) / (outer - inner)
     weight = (count - depth) * share / (depth + (count - 2 * depth) * share)
-    low = (1 - weight) * ordered[depth - 1] + weight * ordered[depth]
-    high = (1 - weight) * ordered[count - depth] + weight * ordered[count - depth - 1]
-    return float(low), float(high)
+    low = (1 - weight) * ordered[..., depth - 1] + weight * ordered[..., depth]
+    high = (1 - weight) * ordered[..., count - depth] + weight * ordered[..., count - depth - 1]
+    return low, high
 
 
 def paired_ratio(numerators: Sequence[float], denominators: Sequence[float], *, comparisons: int = 1) -> Ratio:
