@@ -460,7 +460,7 @@ def _faults(samples: Sequence[Sample], calls: _Rounds, nulls: Mapping[str, Ratio
     faults += [
         f"the A/A comparison of {name.replace('_', ' ')} should contain 1 and is {null}: the noise differs between arms"
         for name, null in nulls.items()
-        if not null.low <= 1 <= null.high
+        if not null.may_be_one
     ]
     busy = [float(sample["others_cores"]) for sample in samples if sample.get("others_cores") is not None]
     if busy and fmean(busy) > QUIET_CORES:

@@ -92,6 +92,12 @@ class Interval:
 class Ratio(Interval):
     """The median ratio of ``rounds`` pairs."""
 
+    @property
+    def may_be_one(self) -> bool:
+        """True unless it is shown, for all comparisons at once, that the two are not equal."""
+        low, high = self.claims
+        return low <= 1 <= high
+
 
 def median_interval(values: Sequence[float], *, comparisons: int = 1) -> Interval:
     """The median of ``values``, one from each round, where a run makes so many ``comparisons``.

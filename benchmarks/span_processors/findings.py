@@ -418,7 +418,7 @@ def _faults(samples: Sequence[Sample], rounds: int, nulls: Mapping[str, Mapping[
         "noise differs between arms"
         for protocol, found in nulls.items()
         for name, null in found.items()
-        if not null.low <= 1 <= null.high
+        if not null.may_be_one
     ]
     others = fmean(sample["others_cores"] for sample in samples)
     if others > QUIET_CORES:

@@ -96,7 +96,7 @@ def test_three_runs_cover_the_truth_with_the_spread_between_them(noise: Noise, b
     assert np.mean([within(interval, 1) for interval in together]) == pytest.approx(CONFIDENCE, abs=0.02)
     # A single run's own interval is only right where runs do not differ.
     single = coverage(blocks[:, 0])
-    assert single < 0.8 if between == 0.1 else single > 0.9
+    assert single < 0.8 if between == 0.1 else single > 0.85
 
 
 @pytest.mark.parametrize(
@@ -119,10 +119,8 @@ def test_all_that_a_run_claims_holds_at_once() -> None:
     """Fifteen ratios that are what their targets say: met or missed is said of any in one run of twenty at most."""
     source = np.random.default_rng(1)
     null = Ratio(1, 1, 1, CONFIDENCE, ROUNDS)  # the noise of equal things is no help here
-    wrong = sum(
-        any(side(ratios(one, comparisons=15), 1.0, null) for one in with_bursts(source, (15, ROUNDS)))
-        for _ in range(1000)
-    )
+    runs = ([ratios(one, comparisons=15) for one in with_bursts(source, (15, ROUNDS))] for _ in range(1000))
+    wrong = sum(any(side(ratio, 1.0, null) for ratio in run) for run in runs)
     assert 10 <= wrong <= 65
 
 

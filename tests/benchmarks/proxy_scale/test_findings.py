@@ -38,7 +38,7 @@ def changed(**values: Any) -> list[Sample]:
 
 
 def test_a_clear_case() -> None:
-    found = evaluate(made(), cores=2)
+    found = evaluate(made(rounds=12), cores=2)
     assert found.faults == []
     rows = {(row["workers"], row["arm"]): row for row in found.summary["rows"]}
     assert rows[2, DURABLE]["over_one"]["median"] == pytest.approx(2, rel=0.02)

