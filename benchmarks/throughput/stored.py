@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.results import RESULTS, Result, load_result
+from benchmarks.harness.results import RESULTS, Result, current_results, load_result
 from benchmarks.harness.statistics import Interval, Ratio, in_words
 from benchmarks.throughput.findings import (
     ARMS_PHASE,
@@ -30,7 +30,9 @@ def newest(phase: str, root: Path = RESULTS) -> list[Result]:
     Those of GPUs come first. Raises `ResultError` for a file that cannot be used.
     """
     found = dict[tuple[Any, ...], Result]()
-    for path in sorted(root.glob("*/*-throughput*.json")):
+    for path in current_results(root):
+        if "-throughput" not in path.name:
+            continue
         result = load_result(path)
         summary: Any = result.summary
         if "plan" not in summary or not _has(summary, phase):
