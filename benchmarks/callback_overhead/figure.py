@@ -28,7 +28,7 @@ from benchmarks.callback_overhead.names import (
     SYNC,
 )
 from benchmarks.harness.comparable import require_comparable
-from benchmarks.harness.figures import bars, captioned, log_x, points_panel, require, when_and_where
+from benchmarks.harness.figures import bars, caption, log_x, points_panel, require, when_and_where
 from benchmarks.harness.results import Result
 from workbook.figures import HATCHES, OKABE_ITO, STYLE
 
@@ -74,7 +74,7 @@ def draw(result: Result) -> Figure:
         _costs_panel(panels["costs"], [result])
         _exporting_panel(panels["exporting"], result)
         _parts_panel(panels["parts"], result)
-        figure.supxlabel(captioned(result, _text(result)), x=0.01, ha="left", fontsize=8)
+        caption(figure, result, _text(result))
     plt.close(figure)
     return figure
 
@@ -91,7 +91,7 @@ def draw_beside(stored: Result, measured: Result) -> Figure:
         figure: Figure
         figure, axes = plt.subplots(figsize=(9, 4.6))
         _costs_panel(axes, [stored, measured])
-        figure.supxlabel(captioned(measured, f"Measured now: {_text(measured)}"), x=0.01, ha="left", fontsize=8)
+        caption(figure, measured, f"Measured now: {_text(measured)}")
     plt.close(figure)
     return figure
 

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.harness.figures import bars, captioned, require, when_and_where
+from benchmarks.harness.figures import bars, caption, require, when_and_where
 from benchmarks.harness.results import Result
 from workbook.figures import OKABE_ITO, STYLE
 
@@ -35,7 +35,7 @@ def draw(result: Result) -> Figure:
             axes.set_ylabel("milliseconds, median")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=3)
-        figure.supxlabel(captioned(result, _latency_text(result)), x=0.01, ha="left", fontsize=8)
+        caption(figure, result, _latency_text(result))
     plt.close(figure)
     return figure
 

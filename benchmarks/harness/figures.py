@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from benchmarks.harness.index import banner
 from benchmarks.harness.results import Result
 from benchmarks.harness.statistics import Interval
 
@@ -33,11 +34,15 @@ def bars(interval: Mapping[str, Any]) -> str:
     return f"Bars: {Interval(**interval).kind}."
 
 
-def captioned(result: Result, text: str) -> str:
-    """``text`` in lines, with the reasons why ``result`` is not for quoting, where there are any."""
+def caption(figure: Any, result: Result, text: str) -> None:
+    """``text`` below ``figure``, with the reasons why ``result`` is not for quoting; above it the `banner`, if any."""
     if not result.validity.valid:
         text += f" NOT FOR QUOTING: {'; '.join(result.validity.reasons)[:200]}"
-    return textwrap.fill(text, _CAPTION_WIDTH)
+    figure.supxlabel(textwrap.fill(text, _CAPTION_WIDTH), x=0.01, ha="left", fontsize=8)
+    if told := banner(result):
+        figure.suptitle(
+            textwrap.fill(told, 100), x=0.01, ha="left", fontsize=10, color="white", backgroundcolor="#B00020"
+        )
 
 
 def log_x(axes: Any) -> None:

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.harness.figures import bars, captioned, require, when_and_where
+from benchmarks.harness.figures import bars, caption, require, when_and_where
 from benchmarks.harness.results import Result
 from workbook.figures import OKABE_ITO, STYLE
 
@@ -60,6 +60,6 @@ def draw(result: Result) -> Figure:
             f"{result.parameters['connections']} requests at a time. "
             f"{bars(summary['rows'][0]['proxy_cpu_ms'])} Dashed: the cores that there are."
         )
-        figure.supxlabel(captioned(result, text), x=0.01, ha="left", fontsize=8)
+        caption(figure, result, text)
     plt.close(figure)
     return figure

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.harness.backends import caveat
-from benchmarks.harness.figures import bars, captioned, log_x, require, when_and_where
+from benchmarks.harness.figures import bars, caption, log_x, require, when_and_where
 from benchmarks.harness.results import Result
 from benchmarks.harness.statistics import Ratio
 from benchmarks.throughput.findings import ARMS, OPEN, OUTAGE, PROXY_AGAIN, SWEEP
@@ -187,4 +187,4 @@ def _caption(figure: Figure, result: Result, text: str) -> None:
     engine = _summary(result)["engine"]
     about = " ".join(filter(None, (engine["kind"], engine["version"], engine["shape"])))
     what = f"{when_and_where(result)}. {about}, {caveat(engine['kind'])}. {text} Load: vllm bench serve."
-    figure.supxlabel(captioned(result, what), x=0.01, ha="left", fontsize=8)
+    caption(figure, result, what)
