@@ -382,8 +382,8 @@ def _mode_sentence(mode: str, arms: Mapping[str, Mapping[str, Interval]]) -> str
         shown = [arm for arm in arms if arm in (NOOP_AGAIN, BARE_SPAN, OURS, NAIVE, OTEL_V1, OTEL_V2)]
         told = ranked({NAMES[arm]: arms[arm]["hooks_cpu"] for arm in shown}, NAMES[NOOP_AGAIN])
         return f"In {'synchronous' if mode == SYNC else 'streamed'} calls: {told}."
-    shown = [arm for arm in arms if arm in (NOOP, OURS, *OTHERS)]
-    told = ranked({NAMES[arm]: arms[arm]["process_cpu_beyond_none"] for arm in shown}, NAMES[NOOP])
+    shown = [arm for arm in arms if arm in (NOOP, NOOP_AGAIN, OURS, *OTHERS)]
+    told = ranked({NAMES[arm]: arms[arm]["process_cpu_beyond_none"] for arm in shown}, NAMES[NOOP], NAMES[NOOP_AGAIN])
     return (
         f"Beside other instrumentations, in their environment, {mode.removeprefix('others_')} calls, microseconds of "
         f"the process's CPU time beyond no callback at all: {told}."

@@ -40,9 +40,8 @@ def caption(figure: Any, result: Result, text: str) -> None:
         text += f" NOT FOR QUOTING: {'; '.join(result.validity.reasons)[:200]}"
     figure.supxlabel(textwrap.fill(text, _CAPTION_WIDTH), x=0.01, ha="left", fontsize=8)
     if told := banner(result):
-        figure.suptitle(
-            textwrap.fill(told, 100), x=0.01, ha="left", fontsize=10, color="white", backgroundcolor="#B00020"
-        )
+        look = {"fontsize": 10, "color": "white", "backgroundcolor": "#B00020"}
+        figure.suptitle(textwrap.fill(told, 60), x=0.01, ha="left", **look)
 
 
 def log_x(axes: Any) -> None:

@@ -239,16 +239,16 @@ def rounds_to_notice(effect: float, null: Ratio) -> int:
     return max(MINIMUM_REPEATS, math.ceil(null.rounds * (needed / abs(math.log(effect))) ** 2))
 
 
-def ranked(costs: Mapping[str, Interval], null: str) -> str:
-    """``costs`` from the lowest to the highest, that of ``null``, which does nothing, among them.
+def ranked(costs: Mapping[str, Interval], *nulls: str) -> str:
+    """``costs`` from the lowest to the highest, those of ``nulls``, which do nothing, among them.
 
-    What is not shown to differ from it says so. Raises KeyError when ``null`` was not measured.
+    What is not shown to differ from each of these says so. Raises KeyError when one of them was not measured.
     """
-    nothing, told = costs[null].claims, []
+    nothing, told = [costs[null].claims for null in nulls], []
     for name, cost in sorted(costs.items(), key=lambda item: item[1].median):
         low, high = cost.claims
-        apart = low > nothing[1] or high < nothing[0]
-        told.append(f"{name} {cost}" if apart or name == null else f"{name} {cost} (not told apart from {null})")
+        apart = all(low > null_high or high < null_low for null_low, null_high in nothing)
+        told.append(f"{name} {cost}" if apart or name in nulls else f"{name} {cost} (not told apart from nothing)")
     return "; ".join(told)
 
 

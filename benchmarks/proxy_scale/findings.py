@@ -49,11 +49,7 @@ def evaluate(samples: Sequence[Sample], *, cores: int) -> Measurement:
         summary={"cores": cores, "rows": rows, "callback": callback},
         findings=[
             *(_row_in_words(row, counts[0]) for row in rows),
-            *(
-                f"{_counted(entry['workers'])}: CPU time of the proxy for a request, with the callback over without: "
-                f"{in_words(Ratio(**entry['ratio']), Ratio(**entry['null']))}."
-                for entry in callback
-            ),
+            *map(_callback_in_words, callback),
             _limit(rows, cores),
             in_brackets(len({sample["round"] for sample in kept}), comparisons),
         ],
@@ -122,9 +118,18 @@ def _row_in_words(row: dict[str, Any], fewest: int) -> str:
         f"{Interval(**row['proxy_cpu_ms'])} ms of CPU time for each"
     )
     if row["workers"] != fewest:
-        beyond = "" if row["differs"] else ", no difference beyond noise"
-        text += f"; over {fewest}: {Ratio(**row['over_one'])}{beyond}"
+        over = Ratio(**row["over_one"])
+        why = "too few repeats to claim anything" if over.is_range else "no difference beyond noise"
+        text += f"; over {fewest}: {over}" if row["differs"] else f"; over {fewest}: {over}, {why}"
     return f"{text}."
+
+
+def _callback_in_words(entry: dict[str, Any]) -> str:
+    null = Ratio(**entry["null"])
+    return (
+        f"{_counted(entry['workers'])}: CPU time of the proxy for a request, with the callback over without: "
+        f"{in_words(Ratio(**entry['ratio']), null)}; without it, twice: {null}."
+    )
 
 
 def _limit(rows: Sequence[dict[str, Any]], cores: int) -> str:

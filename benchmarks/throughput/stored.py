@@ -16,6 +16,7 @@ from benchmarks.throughput.findings import (
     OPEN,
     OUTAGE,
     PROXY,
+    PROXY_AGAIN,
     SIMPLE,
     SWEEP,
 )
@@ -94,7 +95,7 @@ def _fastest(result: Result) -> str:
 def _costs(result: Result) -> list[str]:
     sentences = []
     for entry in _summary(result)["comparisons"]:
-        if entry["arm"] in (PROXY, SIMPLE, BATCH, DURABLE, LITELLM_OTEL):
+        if entry["arm"] in (PROXY, PROXY_AGAIN, SIMPLE, BATCH, DURABLE, LITELLM_OTEL):
             ratio = Ratio(**entry["ratio"])
             told = in_words(ratio, Ratio(**entry["null"])) if entry["null"] else str(ratio)
             sentences.append(
