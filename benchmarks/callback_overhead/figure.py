@@ -28,7 +28,7 @@ from benchmarks.callback_overhead.names import (
     SYNC,
 )
 from benchmarks.harness.comparable import require_comparable
-from benchmarks.harness.figures import bars, caption, log_x, points_panel, require, when_and_where
+from benchmarks.harness.figures import caption, error_bars, log_x, points_panel, require, when_and_where
 from benchmarks.harness.results import Result
 from workbook.figures import HATCHES, OKABE_ITO, STYLE
 
@@ -159,5 +159,5 @@ def _text(result: Result) -> str:
         f"{when_and_where(result)}. LiteLLM {packages['litellm']}, OpenTelemetry {packages['opentelemetry-sdk']}; "
         f"calls that LiteLLM answers itself; CPU time beyond hooks that do nothing. Our span has "
         f"{summary['setting']['attributes']} attributes, the naive one nine. "
-        f"{bars(summary['targets']['hooks_cpu_ours_over_bare_span']['measured'])}"
+        f"{error_bars(summary['targets']['hooks_cpu_ours_over_bare_span']['measured'])}"
     )

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.harness.figures import bars, caption, require, when_and_where
+from benchmarks.harness.figures import caption, error_bars, require, when_and_where
 from benchmarks.harness.results import Result
 from workbook.figures import OKABE_ITO, STYLE
 
@@ -87,7 +87,7 @@ def _latency_text(result: Result) -> str:
     return (
         f"{when_and_where(result)}. vLLM {engine['version']} ({engine['kind']}), {engine['shape']} model "
         f"with random weights; {'-'.join(map(str, lengths))} prompt and {parameters['max_tokens']} output tokens, "
-        f"streamed, closed loop. {bars(summary['curves']['engine'][0]['ttft_ms'])}"
+        f"streamed, closed loop. {error_bars(summary['curves']['engine'][0]['ttft_ms'])}"
     )
 
 

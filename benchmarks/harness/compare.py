@@ -192,7 +192,7 @@ def _noise_of(path: tuple[str, ...], noises: Mapping[tuple[str, ...], float]) ->
 
 
 def _is_null(path: tuple[str, ...]) -> bool:
-    return path[0] == EQUAL_THINGS or _NULL.fullmatch(path[-1]) is not None
+    return EQUAL_THINGS in path or _NULL.fullmatch(path[-1]) is not None
 
 
 def _is_ratio(path: tuple[str, ...]) -> bool:

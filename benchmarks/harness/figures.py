@@ -29,7 +29,7 @@ def when_and_where(result: Result) -> str:
     return f"{result.started:%Y-%m-%d}, {processor}"
 
 
-def bars(interval: Mapping[str, Any]) -> str:
+def error_bars(interval: Mapping[str, Any]) -> str:
     """The sentence that says what error bars such as the stored ``interval`` show."""
     return f"Bars: {Interval(**interval).kind}."
 

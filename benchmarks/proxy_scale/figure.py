@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.harness.figures import bars, caption, require, when_and_where
+from benchmarks.harness.figures import caption, error_bars, require, when_and_where
 from benchmarks.harness.results import Result
 from workbook.figures import OKABE_ITO, STYLE
 
@@ -58,7 +58,7 @@ def draw(result: Result) -> Figure:
         text = (
             f"{when_and_where(result)}. LiteLLM {result.packages['litellm']} in front of the mock, "
             f"{result.parameters['connections']} requests at a time. "
-            f"{bars(summary['rows'][0]['proxy_cpu_ms'])} Dashed: the cores that there are."
+            f"{error_bars(summary['rows'][0]['proxy_cpu_ms'])} Dashed: the cores that there are."
         )
         caption(figure, result, text)
     plt.close(figure)

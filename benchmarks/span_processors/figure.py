@@ -8,7 +8,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from benchmarks.harness.figures import bars, caption, points_panel, require, when_and_where
+from benchmarks.harness.figures import caption, error_bars, points_panel, require, when_and_where
 from benchmarks.harness.results import Result
 from benchmarks.span_processors.findings import to_words
 from workbook.figures import OKABE_ITO, STYLE
@@ -78,5 +78,5 @@ def _span_processors_text(result: Result) -> str:
         f"{when_and_where(result)}. OpenTelemetry {packages['opentelemetry-sdk']}; OTLP to a receiver in another "
         f"process that counts and discards, the console's text to /dev/null; spans of {setting['attributes']} "
         f"attributes, {setting['bytes']:,} bytes, in bursts of {parameters['burst']:,}; a backlog of "
-        f"{parameters['backlog']:,}. {bars(drained)} Logarithmic scales."
+        f"{parameters['backlog']:,}. {error_bars(drained)} Logarithmic scales."
     )

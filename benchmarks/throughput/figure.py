@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.harness.backends import caveat
-from benchmarks.harness.figures import bars, caption, log_x, require, when_and_where
+from benchmarks.harness.figures import caption, error_bars, log_x, require, when_and_where
 from benchmarks.harness.results import Result
 from benchmarks.harness.statistics import Ratio
 from benchmarks.throughput.findings import ARMS, OPEN, OUTAGE, PROXY_AGAIN, SWEEP
@@ -76,7 +76,7 @@ def draw_sweep(result: Result) -> Figure:
             axes.set_title(label)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=4)
-        told = bars(points[0]["output_tokens_per_second"])
+        told = error_bars(points[0]["output_tokens_per_second"])
         _caption(figure, result, f"The engine alone. Prompt/answer; medians. {told}")
     plt.close(figure)
     return figure
@@ -111,7 +111,7 @@ def draw_arms(result: Result) -> Figure:
             _ratios(axes, entries)
             axes.set_title(f"{load} requests under way at once")
             axes.set_xlabel("output tokens per second, over the proxy without a callback")
-        told = f"{bars(compared[0]['ratio'])} Grey: what two equal proxies show of each other."
+        told = f"{error_bars(compared[0]['ratio'])} Grey: what two equal proxies show of each other."
         _caption(figure, result, f"Paired by repeat. {told}")
     plt.close(figure)
     return figure
