@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
+from benchmarks.callback_overhead.measure import BENCHMARK
 from benchmarks.harness import index as index_module
 from benchmarks.harness.figures import caption
 from benchmarks.harness.index import INDEX, banner, counted_until, index, known, measured_paths
@@ -27,7 +28,6 @@ from benchmarks.harness.results import (
     superseded,
     write_result,
 )
-from benchmarks.mock_headroom.measure import BENCHMARK
 from workbook.paths import ROOT
 
 
