@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from benchmarks.callback_overhead.findings import CONFIDENCE, NAMES
+from benchmarks.callback_overhead.findings import NAMES
 from benchmarks.callback_overhead.names import (
     ASYNC,
     BARE_SPAN,
@@ -28,7 +28,7 @@ from benchmarks.callback_overhead.names import (
     SYNC,
 )
 from benchmarks.harness.comparable import require_comparable
-from benchmarks.harness.figures import captioned, log_x, points_panel, require, when_and_where
+from benchmarks.harness.figures import caption, error_bars, log_x, points_panel, require, when_and_where
 from benchmarks.harness.results import Result
 from workbook.figures import HATCHES, OKABE_ITO, STYLE
 
@@ -74,7 +74,7 @@ def draw(result: Result) -> Figure:
         _costs_panel(panels["costs"], [result])
         _exporting_panel(panels["exporting"], result)
         _parts_panel(panels["parts"], result)
-        figure.supxlabel(captioned(result, _text(result)), x=0.01, ha="left", fontsize=8)
+        caption(figure, result, _text(result))
     plt.close(figure)
     return figure
 
@@ -91,7 +91,7 @@ def draw_beside(stored: Result, measured: Result) -> Figure:
         figure: Figure
         figure, axes = plt.subplots(figsize=(9, 4.6))
         _costs_panel(axes, [stored, measured])
-        figure.supxlabel(captioned(measured, f"Measured now: {_text(measured)}"), x=0.01, ha="left", fontsize=8)
+        caption(figure, measured, f"Measured now: {_text(measured)}")
     plt.close(figure)
     return figure
 
@@ -155,10 +155,9 @@ def _parts_panel(axes: Any, result: Result) -> None:
 def _text(result: Result) -> str:
     packages = result.packages
     summary: Any = result.summary
-    rounds = summary["targets"]["hooks_cpu_ours_over_bare_span"]["measured"]["rounds"]
     return (
         f"{when_and_where(result)}. LiteLLM {packages['litellm']}, OpenTelemetry {packages['opentelemetry-sdk']}; "
         f"calls that LiteLLM answers itself; CPU time beyond hooks that do nothing. Our span has "
-        f"{summary['setting']['attributes']} attributes, the naive one nine. Bars: {CONFIDENCE:.0%} intervals over "
-        f"{rounds} rounds."
+        f"{summary['setting']['attributes']} attributes, the naive one nine. "
+        f"{error_bars(summary['targets']['hooks_cpu_ours_over_bare_span']['measured'])}"
     )

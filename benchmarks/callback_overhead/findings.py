@@ -47,10 +47,13 @@ from benchmarks.harness.statistics import (
     Interval,
     Ratio,
     differs,
+    in_brackets,
     median_interval,
     paired_difference,
     paired_ratio,
+    ranked,
     resolution,
+    rounds_to_notice,
     side,
 )
 
@@ -60,9 +63,8 @@ LEAST_BELOW_SIMPLE = 8.0  # Simple + OTLP over Batch + OTLP, for the caller
 
 MINIMUM_ROUNDS = 20
 MET, MISSED, UNDECIDED = "met", "missed", "undecided"
-# Four ratios are held against a target, and the planted change against noise: at 99 % each, all hold at once in 95
-# runs of 100 (Bonferroni). The other numbers are for orientation.
-CONFIDENCE = 0.99
+# Five ratios are held against a target, and the planted change against noise. Other numbers are for orientation.
+COMPARISONS = 6
 CALLS, OTHER_CALLS, PROXY, MEMORY, IMPORT = "calls", "others", "proxy", "memory", "import"
 
 NAMES = {
@@ -128,16 +130,16 @@ class Target:
 
 
 def evaluate(
-    samples: Sequence[Sample], *, seed: int, setting: Mapping[str, Any], left_out: Mapping[str, str], short: bool
+    samples: Sequence[Sample], *, setting: Mapping[str, Any], left_out: Mapping[str, str], short: bool
 ) -> Measurement:
-    """The measurement that ``samples`` are. The same samples and seed give the same one.
+    """The measurement that ``samples`` are. The same samples give the same one.
 
     ``setting`` is what they have in common: ``attributes`` of a span, ``packages``. ``left_out``
     says of what was not measured why. What is ``short`` is not for quoting.
     """
     kept = list(samples)
     calls, others, proxy = (
-        _Rounds([sample for sample in kept if sample["part"] == part], seed) for part in (CALLS, OTHER_CALLS, PROXY)
+        _Rounds([sample for sample in kept if sample["part"] == part]) for part in (CALLS, OTHER_CALLS, PROXY)
     )
     nulls = {
         "hooks_cpu": calls.ratio(calls.net(ASYNC, OURS), calls.net(ASYNC, OURS_AGAIN)),
@@ -190,7 +192,7 @@ def evaluate(
             "Equal things beside each other: "
             + ", ".join(f"{name.replace('_', ' ')} {null}" for name, null in nulls.items())
             + "; nothing smaller is claimed.",
-            f"In brackets: {CONFIDENCE:.0%} intervals of the median over {calls.count} rounds, resampled by rounds.",
+            in_brackets(calls.count, COMPARISONS),
         ],
         faults=_faults(kept, calls, nulls, short=short),
         caveats=[f"not measured: {what}: {why}" for what, why in left_out.items()],
@@ -200,8 +202,7 @@ def evaluate(
 class _Rounds:
     """Measures of blocks, round by round, in microseconds per call."""
 
-    def __init__(self, samples: Sequence[Sample], seed: int) -> None:
-        self._seed = seed
+    def __init__(self, samples: Sequence[Sample]) -> None:
         self._blocks: dict[tuple[str, str], list[Sample]] = {}
         for sample in sorted(samples, key=lambda sample: int(sample["round"])):
             self._blocks.setdefault((sample["mode"], sample["arm"]), []).append(sample)
@@ -222,16 +223,16 @@ class _Rounds:
 
     def interval(self, values: Sequence[float]) -> Interval:
         """The median over rounds."""
-        return median_interval(values, seed=self._seed, confidence=CONFIDENCE)
+        return median_interval(values, comparisons=COMPARISONS)
 
     def ratio(self, above: Sequence[float], below: Sequence[float]) -> Ratio:
         """The median ratio of pairs."""
-        return paired_ratio(above, below, seed=self._seed, confidence=CONFIDENCE)
+        return paired_ratio(above, below, comparisons=COMPARISONS)
 
     def beyond(self, mode: str, arm: str, base: str, measure: _Measure) -> Interval:
         """What ``arm`` takes more than ``base``."""
         pairs = self.each(mode, arm, measure), self.each(mode, base, measure)
-        return paired_difference(*pairs, seed=self._seed, confidence=CONFIDENCE)
+        return paired_difference(*pairs, comparisons=COMPARISONS)
 
 
 def _process_cpu(sample: Sample) -> float:
@@ -363,8 +364,8 @@ def _floor_sentence(ratios: Mapping[str, Ratio]) -> str:
 
 
 def _hook_sentences(costs: Mapping[str, Mapping[str, Interval]], setting: Mapping[str, Any]) -> list[str]:
-    shown = (JSON_LINE, BARE_SPAN, OURS, NAIVE, OTEL_V1, OTEL_V2)
-    told = "; ".join(f"{NAMES[arm]} {costs[arm]['hooks_cpu']}" for arm in shown)
+    shown = (NOOP_AGAIN, JSON_LINE, BARE_SPAN, OURS, NAIVE, OTEL_V1, OTEL_V2)
+    told = ranked({NAMES[arm]: costs[arm]["hooks_cpu"] for arm in shown}, NAMES[NOOP_AGAIN])
     return [
         f"Microseconds of CPU time in the hooks per async call, 16 at a time, beyond hooks that do nothing, without an "
         f"exporter: {told}. Our span has {setting['attributes']} attributes, the naive one nine.",
@@ -378,14 +379,11 @@ def _breakdown_sentence(breakdown: Mapping[str, Interval]) -> str:
 
 def _mode_sentence(mode: str, arms: Mapping[str, Mapping[str, Interval]]) -> str:
     if not mode.startswith("others_"):
-        told = "; ".join(
-            f"{NAMES[arm]} {cost['hooks_cpu']}"
-            for arm, cost in arms.items()
-            if arm in (BARE_SPAN, OURS, NAIVE, OTEL_V1, OTEL_V2)
-        )
+        shown = [arm for arm in arms if arm in (NOOP_AGAIN, BARE_SPAN, OURS, NAIVE, OTEL_V1, OTEL_V2)]
+        told = ranked({NAMES[arm]: arms[arm]["hooks_cpu"] for arm in shown}, NAMES[NOOP_AGAIN])
         return f"In {'synchronous' if mode == SYNC else 'streamed'} calls: {told}."
-    shown = [arm for arm in arms if arm in (OURS, *OTHERS)]
-    told = "; ".join(f"{NAMES[arm]} {arms[arm]['process_cpu_beyond_none']}" for arm in shown)
+    shown = [arm for arm in arms if arm in (NOOP, NOOP_AGAIN, OURS, *OTHERS)]
+    told = ranked({NAMES[arm]: arms[arm]["process_cpu_beyond_none"] for arm in shown}, NAMES[NOOP], NAMES[NOOP_AGAIN])
     return (
         f"Beside other instrumentations, in their environment, {mode.removeprefix('others_')} calls, microseconds of "
         f"the process's CPU time beyond no callback at all: {told}."
@@ -395,7 +393,7 @@ def _mode_sentence(mode: str, arms: Mapping[str, Mapping[str, Interval]]) -> str
 def _exporting_sentences(costs: Mapping[str, Mapping[str, Interval]]) -> list[str]:
     told = "; ".join(
         f"{NAMES[arm]} {costs[arm]['hooks_cpu']} for the caller and {costs[arm]['process_cpu_beyond_noop']} in all"
-        for arm in (OURS_BATCH, OURS_DURABLE, OURS_SIMPLE)
+        for arm in (NOOP_AGAIN, OURS_BATCH, OURS_DURABLE, OURS_SIMPLE)
     )
     return [f"With an exporter, to a receiver in another process, microseconds of CPU time per call: {told}."]
 
@@ -407,7 +405,7 @@ def _proxy_sentences(costs: Mapping[str, Mapping[str, Interval]], nulls: Mapping
     told = []
     for arm, cost in costs.items():
         beyond = cost["process_cpu_beyond_noop"]
-        if arm in (NOOP, NOOP_AGAIN):
+        if arm == NOOP:
             continue
         seen = beyond.low > noise or beyond.high < -noise
         told.append(f"{NAMES[arm]} {beyond}{'' if seen else ' (not resolved)'}")
@@ -436,8 +434,11 @@ def _import_sentence(what: str, times: Mapping[str, Interval]) -> str:
 
 def _planted_sentence(planted: Ratio, null: Ratio) -> str:
     seen = "it was noticed" if differs(planted, null) else "it was NOT noticed"
+    right = "holds" if planted.low <= 1 + PLANTED <= planted.high else "does NOT hold"
+    least = "" if null.claims[0] <= 0 else f"; {rounds_to_notice(1 + PLANTED, null)} rounds notice it nine times in ten"
     return (
-        f"A planted regression, ours made {PLANTED:.0%} slower, shows as {planted} and equal things as {null}: {seen}."
+        f"A planted regression, ours made {PLANTED:.0%} slower, shows as {planted}, which {right} the truth, and equal "
+        f"things as {null}: {seen}{least}."
     )
 
 
@@ -459,7 +460,7 @@ def _faults(samples: Sequence[Sample], calls: _Rounds, nulls: Mapping[str, Ratio
     faults += [
         f"the A/A comparison of {name.replace('_', ' ')} should contain 1 and is {null}: the noise differs between arms"
         for name, null in nulls.items()
-        if not null.low <= 1 <= null.high
+        if not null.may_be_one
     ]
     busy = [float(sample["others_cores"]) for sample in samples if sample.get("others_cores") is not None]
     if busy and fmean(busy) > QUIET_CORES:

@@ -129,7 +129,7 @@ def measure(parameters: Parameters) -> Measurement:
         else:
             left_out["the proxy"] = _SHORT
     shutil.rmtree(folder)
-    return evaluate(samples, seed=seed, setting=setting, left_out=left_out, short=parameters["size"] != "full")
+    return evaluate(samples, setting=setting, left_out=left_out, short=parameters["size"] != "full")
 
 
 def _blocks(

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from benchmarks.dead_collector.findings import ALIVE, DEAD, PROBE, PROCESSORS, REQUEST
-from benchmarks.harness.figures import captioned, log_x, require, when_and_where
+from benchmarks.harness.figures import caption, log_x, require, when_and_where
 from benchmarks.harness.results import Result
 from benchmarks.span_processors.findings import NAMES, to_words
 from workbook.figures import OKABE_ITO, STYLE
@@ -47,7 +47,7 @@ def draw(result: Result) -> Figure:
         handles, labels = panels[1].get_legend_handles_labels()
         words = [f"collector {label}" if label in _COLLECTORS else label for label in labels]
         figure.legend(handles, words, loc="outside upper right", ncols=3)
-        figure.supxlabel(captioned(result, _text(result)), x=0.01, ha="left", fontsize=8)
+        caption(figure, result, _text(result))
     plt.close(figure)
     return figure
 

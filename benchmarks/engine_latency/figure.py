@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.harness.figures import captioned, require, when_and_where
+from benchmarks.harness.figures import caption, error_bars, require, when_and_where
 from benchmarks.harness.results import Result
 from workbook.figures import OKABE_ITO, STYLE
 
@@ -35,7 +35,7 @@ def draw(result: Result) -> Figure:
             axes.set_ylabel("milliseconds, median")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=3)
-        figure.supxlabel(captioned(result, _latency_text(result)), x=0.01, ha="left", fontsize=8)
+        caption(figure, result, _latency_text(result))
     plt.close(figure)
     return figure
 
@@ -80,13 +80,14 @@ def _panel(axes: Any, curves: Mapping[str, Any], name: str, line: Mapping[str, f
 
 
 def _latency_text(result: Result) -> str:
-    parameters, summary = result.parameters, result.summary
-    engine: Any = summary["engine"]
+    parameters = result.parameters
+    summary: Any = result.summary
+    engine = summary["engine"]
     lengths = sorted({length for sample in result.samples for length in _lengths(sample)})
     return (
         f"{when_and_where(result)}. vLLM {engine['version']} ({engine['kind']}), {engine['shape']} model "
         f"with random weights; {'-'.join(map(str, lengths))} prompt and {parameters['max_tokens']} output tokens, "
-        f"streamed, closed loop. Bars: 95 % intervals over {parameters['rounds']} rounds."
+        f"streamed, closed loop. {error_bars(summary['curves']['engine'][0]['ttft_ms'])}"
     )
 
 

@@ -17,13 +17,12 @@ from benchmarks.engine_latency.latency_fit import Line, fit_line
 from benchmarks.harness.backends import MOCK, caveat
 from benchmarks.harness.benchmark import Measurement, NotMeasured
 from benchmarks.harness.machine import QUIET_CORES
-from benchmarks.harness.statistics import Interval, median_interval
+from benchmarks.harness.statistics import Interval, in_brackets, median_interval
 
 ENGINE = "engine"
 ARMS = (ENGINE, MOCK)
 MINIMUM_ROUNDS = 10
 
-_CONFIDENCE = 0.95
 _MOST_CACHE_HITS = 0.02  # of the prompt tokens; a warmer cache would make first tokens come early
 
 Sample = dict[str, Any]
@@ -59,11 +58,11 @@ def fit(samples: Sequence[Sample]) -> Fit:
     return Fit(fit_line(others, ttft), fit_line(others, tpot))
 
 
-def evaluate(samples: Sequence[Sample], *, seed: int, engine: Mapping[str, Any]) -> Measurement:
+def evaluate(samples: Sequence[Sample], *, engine: Mapping[str, Any]) -> Measurement:
     """The measurement that ``samples`` are; ``engine`` is what `backends.described` told of the real one."""
     kept = list(samples)
     fitted = fit(kept)
-    curves = {arm: _curve(kept, arm, seed) for arm in ARMS}
+    curves = {arm: _curve(kept, arm) for arm in ARMS}
     distances = {
         name: {
             concurrency: mock[name].median / point[name].median - 1
@@ -87,7 +86,7 @@ def evaluate(samples: Sequence[Sample], *, seed: int, engine: Mapping[str, Any])
         f"request (R2 {fitted.tpot.r_squared:.3f}, worst point {fitted.tpot.worst_relative_error:.0%} off).",
         f"The mock with these figures is within {worst['ttft_ms']:.0%} of the engine in time to first token and "
         f"within {worst['tpot_ms']:.0%} in time per output token, at every concurrency.",
-        f"In brackets: {_CONFIDENCE:.0%} intervals of the median over {len({s['round'] for s in kept})} rounds.",
+        in_brackets(len({sample["round"] for sample in kept})),
     ]
     return Measurement(
         samples=kept,
@@ -153,11 +152,10 @@ def _blocks(samples: Sequence[Sample], arm: str) -> dict[int, list[Sample]]:
     }
 
 
-def _curve(samples: Sequence[Sample], arm: str, seed: int) -> dict[int, dict[str, Interval]]:
+def _curve(samples: Sequence[Sample], arm: str) -> dict[int, dict[str, Interval]]:
     return {
         concurrency: {
-            name: median_interval([measure(sample) for sample in block], seed=seed, confidence=_CONFIDENCE)
-            for name, measure in _MEASURES.items()
+            name: median_interval([measure(sample) for sample in block]) for name, measure in _MEASURES.items()
         }
         for concurrency, block in _blocks(samples, arm).items()
     }

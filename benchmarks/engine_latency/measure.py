@@ -58,7 +58,7 @@ def measure(parameters: Parameters) -> Measurement:
     flags = [word for flag, value in fitted.flags().items() for word in (f"--{flag.replace('_', '-')}", f"{value:g}")]
     with backend(NAME, MOCK, args=flags) as mock:
         samples += _measured(MOCK, mock, parameters)
-    return evaluate(samples, seed=int(parameters["seed"]), engine=what)
+    return evaluate(samples, engine=what)
 
 
 def _measured(arm: str, server: Backend, parameters: Parameters) -> list[Sample]:

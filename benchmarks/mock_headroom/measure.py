@@ -69,7 +69,7 @@ def measure(parameters: Parameters) -> Measurement:
             bench.sample(block)  # and not kept: first imports, connection pools, caches
         plan = list(_plan(int(parameters["rounds"]), int(parameters["seed"])))
         samples = [bench.sample(block) for block in tqdm(plan, unit="block", disable=None)]
-    return evaluate(samples, seed=int(parameters["seed"]))
+    return evaluate(samples)
 
 
 def _plan(rounds: int, seed: int) -> Iterator[_Block]:

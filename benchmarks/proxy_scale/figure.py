@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.harness.figures import captioned, require, when_and_where
+from benchmarks.harness.figures import caption, error_bars, require, when_and_where
 from benchmarks.harness.results import Result
 from workbook.figures import OKABE_ITO, STYLE
 
@@ -57,9 +57,9 @@ def draw(result: Result) -> Figure:
         figure.legend(handles, labels, loc="outside upper right", ncols=2)
         text = (
             f"{when_and_where(result)}. LiteLLM {result.packages['litellm']} in front of the mock, "
-            f"{result.parameters['connections']} requests at a time; medians and 95% intervals over "
-            f"{result.parameters['rounds']} rounds. Dashed: the cores that there are."
+            f"{result.parameters['connections']} requests at a time. "
+            f"{error_bars(summary['rows'][0]['proxy_cpu_ms'])} Dashed: the cores that there are."
         )
-        figure.supxlabel(captioned(result, text), x=0.01, ha="left", fontsize=8)
+        caption(figure, result, text)
     plt.close(figure)
     return figure

@@ -19,35 +19,39 @@ from typing import Any
 
 from benchmarks.harness.benchmark import Measurement
 from benchmarks.harness.machine import QUIET_CORES
-from benchmarks.harness.statistics import Interval, Ratio, differs, in_words, median_interval, paired_ratio
+from benchmarks.harness.statistics import (
+    Interval,
+    Ratio,
+    differs,
+    in_brackets,
+    in_words,
+    median_interval,
+    paired_ratio,
+)
 
 PLAIN, AGAIN, DURABLE = ARMS = ("plain", "again", "durable")
 """Without a callback, the same proxy asked again in the same round, and with the durable callback on one file."""
 MINIMUM_ROUNDS = 5
 
-_CONFIDENCE = 0.95
 _ALL_BUSY = 0.85  # of the cores
 Sample = dict[str, Any]
 
 
-def evaluate(samples: Sequence[Sample], *, seed: int, cores: int) -> Measurement:
+def evaluate(samples: Sequence[Sample], *, cores: int) -> Measurement:
     """The measurement that ``samples`` are, on a machine with so many usable ``cores``."""
     kept = list(samples)
     counts = sorted({sample["workers"] for sample in kept})
-    rows = [_row(kept, workers, arm, counts[0], seed) for workers in counts for arm in (PLAIN, DURABLE)]
-    callback = [_callback(kept, workers, seed) for workers in counts]
+    comparisons = 3 * len(counts) - 2  # each arm by workers, and the callback at each number of them
+    rows = [_row(kept, workers, arm, counts[0], comparisons) for workers in counts for arm in (PLAIN, DURABLE)]
+    callback = [_callback(kept, workers, comparisons) for workers in counts]
     return Measurement(
         samples=kept,
         summary={"cores": cores, "rows": rows, "callback": callback},
         findings=[
             *(_row_in_words(row, counts[0]) for row in rows),
-            *(
-                f"{_counted(entry['workers'])}: CPU time of the proxy for a request, with the callback over without: "
-                f"{in_words(Ratio(**entry['ratio']), Ratio(**entry['null']))}."
-                for entry in callback
-            ),
+            *map(_callback_in_words, callback),
             _limit(rows, cores),
-            f"In brackets: {_CONFIDENCE:.0%} intervals over {len({sample['round'] for sample in kept})} rounds.",
+            in_brackets(len({sample["round"] for sample in kept}), comparisons),
         ],
         faults=_faults(kept),
         caveats=["the mock answers at once, so this is the proxy's own limit, on one machine with client and mock"],
@@ -72,15 +76,15 @@ def _busy(sample: Sample) -> float:
     return float(ours / sample["seconds"])
 
 
-def _row(samples: Sequence[Sample], workers: int, arm: str, fewest: int, seed: int) -> dict[str, Any]:
+def _row(samples: Sequence[Sample], workers: int, arm: str, fewest: int, comparisons: int) -> dict[str, Any]:
     runs = _runs(samples, workers, arm)
 
     def interval(values: list[float]) -> dict[str, Any]:
-        return asdict(median_interval(values, seed=seed, confidence=_CONFIDENCE))
+        return asdict(median_interval(values))
 
     rates = [_rate(run) for run in runs]
     base = [_rate(run) for run in _runs(samples, fewest, arm)]
-    over = paired_ratio(rates, base, seed=seed, confidence=_CONFIDENCE)
+    over = paired_ratio(rates, base, comparisons=comparisons)
     return {
         "workers": workers,
         "arm": arm,
@@ -88,19 +92,19 @@ def _row(samples: Sequence[Sample], workers: int, arm: str, fewest: int, seed: i
         "proxy_cpu_ms": interval([_cpu_ms(run) for run in runs]),
         "busy_cores": interval([_busy(run) for run in runs]),
         "over_one": asdict(over),
-        "differs": workers != fewest and differs(over, _null(samples, workers, _rate, seed)),
+        "differs": workers != fewest and differs(over, _null(samples, workers, _rate, comparisons)),
     }
 
 
-def _null(samples: Sequence[Sample], workers: int, figure: Any, seed: int) -> Ratio:
+def _null(samples: Sequence[Sample], workers: int, figure: Any, comparisons: int) -> Ratio:
     values = ([figure(run) for run in _runs(samples, workers, arm)] for arm in (AGAIN, PLAIN))
-    return paired_ratio(*values, seed=seed, confidence=_CONFIDENCE)
+    return paired_ratio(*values, comparisons=comparisons)
 
 
-def _callback(samples: Sequence[Sample], workers: int, seed: int) -> dict[str, Any]:
+def _callback(samples: Sequence[Sample], workers: int, comparisons: int) -> dict[str, Any]:
     values = ([_cpu_ms(run) for run in _runs(samples, workers, arm)] for arm in (DURABLE, PLAIN))
-    ratio = paired_ratio(*values, seed=seed, confidence=_CONFIDENCE)
-    null = _null(samples, workers, _cpu_ms, seed)
+    ratio = paired_ratio(*values, comparisons=comparisons)
+    null = _null(samples, workers, _cpu_ms, comparisons)
     return {"workers": workers, "ratio": asdict(ratio), "null": asdict(null), "differs": differs(ratio, null)}
 
 
@@ -114,9 +118,18 @@ def _row_in_words(row: dict[str, Any], fewest: int) -> str:
         f"{Interval(**row['proxy_cpu_ms'])} ms of CPU time for each"
     )
     if row["workers"] != fewest:
-        beyond = "" if row["differs"] else ", no difference beyond noise"
-        text += f"; over {fewest}: {Ratio(**row['over_one'])}{beyond}"
+        over = Ratio(**row["over_one"])
+        why = "too few repeats to claim anything" if over.is_range else "no difference beyond noise"
+        text += f"; over {fewest}: {over}" if row["differs"] else f"; over {fewest}: {over}, {why}"
     return f"{text}."
+
+
+def _callback_in_words(entry: dict[str, Any]) -> str:
+    null = Ratio(**entry["null"])
+    return (
+        f"{_counted(entry['workers'])}: CPU time of the proxy for a request, with the callback over without: "
+        f"{in_words(Ratio(**entry['ratio']), null)}; without it, twice: {null}."
+    )
 
 
 def _limit(rows: Sequence[dict[str, Any]], cores: int) -> str:
@@ -132,7 +145,7 @@ def _faults(samples: Sequence[Sample]) -> list[str]:
     faults = []
     rounds = len({sample["round"] for sample in samples})
     if rounds < MINIMUM_ROUNDS:
-        faults.append(f"{rounds} rounds are too few: an interval needs at least {MINIMUM_ROUNDS}")
+        faults.append(f"{rounds} rounds are too few: a range needs at least {MINIMUM_ROUNDS}")
     for sample in samples:
         where = f"round {sample['round']}, {_counted(sample['workers'])}, {sample['arm']}"
         if sample["errors"]:

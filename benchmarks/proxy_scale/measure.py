@@ -59,7 +59,7 @@ def measure(parameters: Parameters) -> Measurement:
             bench.sample(number, workers, arm)  # and not kept: first imports, connection pools
         plan = list(_plan(int(parameters["rounds"]), counts, int(parameters["seed"])))
         samples = [bench.sample(*block) for block in tqdm(plan, unit="block", disable=None)]
-    return evaluate(samples, seed=int(parameters["seed"]), cores=len(os.sched_getaffinity(0)))
+    return evaluate(samples, cores=len(os.sched_getaffinity(0)))
 
 
 def _plan(rounds: int, counts: tuple[int, ...], seed: int) -> Iterator[tuple[int, int, str]]:

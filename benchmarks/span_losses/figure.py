@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from benchmarks.harness.figures import captioned, require, when_and_where
+from benchmarks.harness.figures import caption, require, when_and_where
 from benchmarks.harness.results import Result
 from benchmarks.span_losses.findings import NAMES, scenario_in_words
 from benchmarks.span_processors.findings import to_words
@@ -53,7 +53,7 @@ def draw(result: Result) -> Figure:
         axes.set_xticks([tick / 10 for tick in range(11) if tick / 10 < highest + 0.1])
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_xlabel("lost, of the spans that had ended")
-        figure.supxlabel(captioned(result, _text(result)), x=0.01, ha="left", fontsize=8)
+        caption(figure, result, _text(result))
     plt.close(figure)
     return figure
 

@@ -8,7 +8,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from benchmarks.harness.figures import captioned, points_panel, require, when_and_where
+from benchmarks.harness.figures import caption, error_bars, points_panel, require, when_and_where
 from benchmarks.harness.results import Result
 from benchmarks.span_processors.findings import to_words
 from workbook.figures import OKABE_ITO, STYLE
@@ -65,7 +65,7 @@ def draw(result: Result) -> Figure:
         rates.legend(loc="upper center", bbox_to_anchor=(0.45, -0.13), fontsize=8, ncols=3)
         handles, labels = first.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=2, fontsize=9)
-        figure.supxlabel(captioned(result, _span_processors_text(result)), x=0.01, ha="left", fontsize=8)
+        caption(figure, result, _span_processors_text(result))
     plt.close(figure)
     return figure
 
@@ -78,6 +78,5 @@ def _span_processors_text(result: Result) -> str:
         f"{when_and_where(result)}. OpenTelemetry {packages['opentelemetry-sdk']}; OTLP to a receiver in another "
         f"process that counts and discards, the console's text to /dev/null; spans of {setting['attributes']} "
         f"attributes, {setting['bytes']:,} bytes, in bursts of {parameters['burst']:,}; a backlog of "
-        f"{parameters['backlog']:,}. "
-        f"Bars: {drained['confidence']:.1%} intervals over {parameters['rounds']} rounds. Logarithmic scales."
+        f"{parameters['backlog']:,}. {error_bars(drained)} Logarithmic scales."
     )

@@ -21,7 +21,16 @@ from typing import Any, TypeVar
 
 from benchmarks.harness.benchmark import Measurement
 from benchmarks.harness.machine import QUIET_CORES
-from benchmarks.harness.statistics import Interval, Ratio, in_words, median_interval, paired_ratio, resolution, side
+from benchmarks.harness.statistics import (
+    Interval,
+    Ratio,
+    in_brackets,
+    in_words,
+    median_interval,
+    paired_ratio,
+    resolution,
+    side,
+)
 from otel_cost_logger.settings import CONSOLE, GRPC, HTTP_PROTOBUF
 
 SIMPLE, BATCH, BATCH_AGAIN, BATCH_TUNED = "simple", "batch", "batch_again", "batch_tuned"
@@ -57,9 +66,7 @@ MINIMUM_ROUNDS = 10
 WARM_UP_ROUNDS = 1
 MET, MISSED, UNDECIDED = "met", "missed", "undecided"
 
-# 27 ratios and rates are held against a target or against 1. At 99.8 % each, all hold at once in 95 runs of 100
-# (Bonferroni).
-_CONFIDENCE = 0.998
+_COMPARISONS = 15  # ratios and rates that are held against a target or against 1
 # Cores; a receiver that uses more may itself be what limits the rate.
 _RECEIVER_LIMIT = 0.9
 _TAIL = 0.001  # the 99.9th percentile is shown where ten calls or more are slower
@@ -121,13 +128,13 @@ class Target:
         return {"measured": asdict(self.measured), "limit": self.limit, "verdict": self.verdict, "factor": self.factor}
 
 
-def evaluate(samples: Sequence[Sample], *, seed: int, setting: Mapping[str, Any]) -> Measurement:
-    """The measurement that ``samples`` are. The same samples and seed give the same one.
+def evaluate(samples: Sequence[Sample], *, setting: Mapping[str, Any]) -> Measurement:
+    """The measurement that ``samples`` are. The same samples give the same one.
 
     ``setting`` is what they have in common: ``attributes`` and ``bytes`` of a span.
     """
     kept = list(samples)
-    rounds = _Rounds(kept, seed)
+    rounds = _Rounds(kept)
     nulls = {protocol: _nulls(rounds, protocol) for protocol in PROTOCOLS}
     targets = {protocol: _targets(rounds, nulls[protocol], protocol) for protocol in PROTOCOLS}
     costs = _by_exporter(_SHOWN, lambda arm: _intervals(rounds, arm, _COSTS))
@@ -191,8 +198,7 @@ def evaluate(samples: Sequence[Sample], *, seed: int, setting: Mapping[str, Any]
                 + "; nothing smaller is claimed."
                 for protocol, found in nulls.items()
             ),
-            f"In brackets: {_CONFIDENCE:.1%} intervals of the median over {rounds.count} rounds, after "
-            f"{WARM_UP_ROUNDS} round of warm-up that was not kept.",
+            f"{in_brackets(rounds.count, _COMPARISONS)} {WARM_UP_ROUNDS} round of warm-up was not kept.",
         ],
         faults=_faults(kept, rounds.count, nulls),
         caveats=_caveats(kept),
@@ -281,8 +287,7 @@ def _targets(rounds: _Rounds, nulls: Mapping[str, Ratio], protocol: str) -> dict
 class _Rounds:
     """Measures of the samples, round by round."""
 
-    def __init__(self, samples: Sequence[Sample], seed: int) -> None:
-        self._seed = seed
+    def __init__(self, samples: Sequence[Sample]) -> None:
         self._samples: dict[Arm, list[Sample]] = {arm: [] for arm in ARMS}
         for sample in sorted(samples, key=lambda sample: int(sample["round"])):
             self._samples[sample["arm"], sample["exporter"]].append(sample)
@@ -292,10 +297,10 @@ class _Rounds:
         return [measure(sample) for sample in self._samples[arm]]
 
     def interval(self, arm: Arm, measure: _Measure) -> Interval:
-        return median_interval(self._each(arm, measure), seed=self._seed, confidence=_CONFIDENCE)
+        return median_interval(self._each(arm, measure), comparisons=_COMPARISONS)
 
     def ratio(self, above: Arm, measured: _Measure, below: Arm, by: _Measure) -> Ratio:
-        return paired_ratio(self._each(above, measured), self._each(below, by), seed=self._seed, confidence=_CONFIDENCE)
+        return paired_ratio(self._each(above, measured), self._each(below, by), comparisons=_COMPARISONS)
 
     def tail(self, arm: Arm) -> float | None:
         """The 99.9th percentile of all single calls, in microseconds; None where too few were made to tell."""
@@ -383,9 +388,7 @@ def _rate_sentence(arm: Arm, rate: Mapping[str, Interval]) -> str:
 
 def _number(interval: Interval) -> str:
     """As ``str(interval)``, but thousands stay readable."""
-    if interval.median < 1000:
-        return str(interval)
-    return f"{interval.median:,.0f} [{interval.low:,.0f}, {interval.high:,.0f}]"
+    return str(interval) if interval.median < 1000 else f"{interval:,.0f}"
 
 
 def _common(samples: Sequence[Sample], name: str) -> str:
@@ -415,7 +418,7 @@ def _faults(samples: Sequence[Sample], rounds: int, nulls: Mapping[str, Mapping[
         "noise differs between arms"
         for protocol, found in nulls.items()
         for name, null in found.items()
-        if not null.low <= 1 <= null.high
+        if not null.may_be_one
     ]
     others = fmean(sample["others_cores"] for sample in samples)
     if others > QUIET_CORES:

@@ -67,7 +67,7 @@ def measure(parameters: Parameters) -> Measurement:
         plan = list(_plan(rounds, seed))
         samples = [bench.sample(number, arm) for number, arm in tqdm(plan, unit="block", disable=None)]
     shutil.rmtree(folder)
-    return evaluate(samples, seed=seed, setting=_described(cost_spans(records)))
+    return evaluate(samples, setting=_described(cost_spans(records)))
 
 
 def _plan(rounds: int, seed: int) -> Iterator[tuple[int, Arm]]:

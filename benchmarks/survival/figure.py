@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from benchmarks.harness.figures import captioned, require, when_and_where
+from benchmarks.harness.figures import caption, require, when_and_where
 from benchmarks.harness.results import Result
 from workbook.figures import OKABE_ITO, STYLE
 
@@ -56,7 +56,7 @@ def draw(result: Result) -> Figure:
             axes.tick_params(axis="y", length=0)
         key = [Patch(label=name, **{**_BAR, **look}) for name, look in _FATES.items()]
         figure.legend(handles=key, loc="outside upper left", ncols=len(key))
-        figure.supxlabel(captioned(result, _survival_text(result)), x=0.01, ha="left", fontsize=8)
+        caption(figure, result, _survival_text(result))
     plt.close(figure)
     return figure
 

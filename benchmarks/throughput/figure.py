@@ -11,8 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.harness.backends import caveat
-from benchmarks.harness.figures import captioned, log_x, require, when_and_where
+from benchmarks.harness.figures import caption, error_bars, log_x, require, when_and_where
 from benchmarks.harness.results import Result
+from benchmarks.harness.statistics import Ratio
 from benchmarks.throughput.findings import ARMS, OPEN, OUTAGE, PROXY_AGAIN, SWEEP
 from workbook.figures import OKABE_ITO, STYLE
 
@@ -75,7 +76,8 @@ def draw_sweep(result: Result) -> Figure:
             axes.set_title(label)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=4)
-        _caption(figure, result, "The engine alone. Prompt/answer; medians, and 95% intervals over repeats.")
+        told = error_bars(points[0]["output_tokens_per_second"])
+        _caption(figure, result, f"The engine alone. Prompt/answer; medians. {told}")
     plt.close(figure)
     return figure
 
@@ -109,7 +111,8 @@ def draw_arms(result: Result) -> Figure:
             _ratios(axes, entries)
             axes.set_title(f"{load} requests under way at once")
             axes.set_xlabel("output tokens per second, over the proxy without a callback")
-        _caption(figure, result, "Paired by repeat, 95% intervals. Grey: what two equal proxies show of each other.")
+        told = f"{error_bars(compared[0]['ratio'])} Grey: what two equal proxies show of each other."
+        _caption(figure, result, f"Paired by repeat. {told}")
     plt.close(figure)
     return figure
 
@@ -121,8 +124,9 @@ def _ratios(axes: Any, entries: Sequence[Mapping[str, Any]]) -> None:
     for place, entry in enumerate(entries):
         ratio = entry["ratio"]
         ends = [[ratio["median"] - ratio["low"]], [ratio["high"] - ratio["median"]]]
+        claimed = entry["differs"] and not Ratio(**ratio).is_range
         # Filled where it is a difference: to be seen without colour.
-        look = {"color": OKABE_ITO[0], "markerfacecolor": OKABE_ITO[0] if entry["differs"] else "white"}
+        look = {"color": OKABE_ITO[0], "markerfacecolor": OKABE_ITO[0] if claimed else "white"}
         axes.errorbar([ratio["median"]], [place], xerr=ends, fmt="o", capsize=3, markersize=6, **look)
     axes.set_yticks(range(len(entries)), [_NAMES[entry["arm"]] for entry in entries])
     axes.set_ylim(len(entries) - 0.5, -0.5)
@@ -183,4 +187,4 @@ def _caption(figure: Figure, result: Result, text: str) -> None:
     engine = _summary(result)["engine"]
     about = " ".join(filter(None, (engine["kind"], engine["version"], engine["shape"])))
     what = f"{when_and_where(result)}. {about}, {caveat(engine['kind'])}. {text} Load: vllm bench serve."
-    figure.supxlabel(captioned(result, what), x=0.01, ha="left", fontsize=8)
+    caption(figure, result, what)

@@ -42,7 +42,15 @@ from typing import Any
 from benchmarks.harness.backends import MOCK, caveat
 from benchmarks.harness.benchmark import Measurement
 from benchmarks.harness.machine import QUIET_CORES
-from benchmarks.harness.statistics import Interval, Ratio, differs, in_words, median_interval, paired_ratio
+from benchmarks.harness.statistics import (
+    Interval,
+    Ratio,
+    differs,
+    in_brackets,
+    in_words,
+    median_interval,
+    paired_ratio,
+)
 from benchmarks.throughput.roofline import Device, Model, ceiling
 
 DIRECT, PROXY, PROXY_AGAIN, CALLBACK = "direct", "proxy", "proxy-again", "callback"
@@ -58,7 +66,6 @@ PHASES = (SWEEP, PREFILL, ARMS_PHASE, OPEN, OUTAGE)
 CLOSED = (SWEEP, PREFILL, ARMS_PHASE)
 MINIMUM_REPEATS = 3
 
-_CONFIDENCE = 0.95
 _MOST_CACHE_HITS = 0.02  # of the prompt tokens
 _MOST_LATE = 0.1  # of the latency that an open loop tells
 _ROUNDING = 1.01  # of the client's clock, where a number has a limit that it may reach
@@ -68,7 +75,6 @@ Sample = dict[str, Any]
 def evaluate(
     samples: Sequence[Sample],
     *,
-    seed: int,
     engine: Mapping[str, Any],
     of: Model | None = None,
     on: Device | None = None,
@@ -79,9 +85,10 @@ def evaluate(
     ``cut_off`` says why not all runs were made. A point with fewer than two repeats is left out.
     """
     kept = list(samples)
-    points = [_point(runs, seed, of, on) for runs in _groups(kept, CLOSED) if len(runs) > 1]
-    rates = _token_rates(kept, seed)
-    comparisons = [entry for load in _loads(kept) for entry in _comparisons(load, seed)]
+    points = [_point(runs, of, on) for runs in _groups(kept, CLOSED) if len(runs) > 1]
+    rates = _token_rates(kept)
+    loads = _loads(kept)
+    comparisons = [entry for load in loads for entry in _comparisons(load, len(loads))]
     open_loops = {phase: [_open(runs) for runs in _groups(kept, (phase,))] for phase in (OPEN, OUTAGE)}
     about = " ".join(filter(None, (engine["kind"], engine["version"], engine["shape"])))
     eager = ", in eager mode" if engine.get("eager") else ""
@@ -91,7 +98,7 @@ def evaluate(
         *_rates_in_words(rates),
         *(_comparison_in_words(entry) for entry in comparisons),
         *(_open_in_words(phase, entry) for phase, entries in open_loops.items() for entry in entries),
-        f"In brackets: {_CONFIDENCE:.0%} intervals over {len({run['repeat'] for run in kept})} repeats.",
+        in_brackets(len({run["repeat"] for run in kept}), len(comparisons), "repeats"),
     ]
     faults = _faults(kept, points, engine["kind"])
     return Measurement(
@@ -164,16 +171,12 @@ _FIGURES: dict[str, Callable[[Sample], float | None]] = {
 }
 
 
-def _interval(values: Sequence[float], seed: int) -> Interval:
-    return median_interval(values, seed=seed, confidence=_CONFIDENCE)
-
-
-def _point(runs: Sequence[Sample], seed: int, of: Model | None, on: Device | None) -> dict[str, Any]:
+def _point(runs: Sequence[Sample], of: Model | None, on: Device | None) -> dict[str, Any]:
     first = runs[0]
     figures = {}
     for name, figure in _FIGURES.items():
         values = [value for run in runs if (value := figure(run)) is not None]
-        figures[name] = asdict(_interval(values, seed)) if len(values) == len(runs) else None
+        figures[name] = asdict(median_interval(values)) if len(values) == len(runs) else None
     most = None
     if of and on:
         most = ceiling(
@@ -192,7 +195,7 @@ def _point(runs: Sequence[Sample], seed: int, of: Model | None, on: Device | Non
     }
 
 
-def _token_rates(samples: Sequence[Sample], seed: int) -> dict[str, Any] | None:
+def _token_rates(samples: Sequence[Sample]) -> dict[str, Any] | None:
     """From the pairs of runs, of one repeat, that differ in the length of the answer alone: one token, and many."""
     prefills = {run["repeat"]: run for run in samples if run["phase"] == PREFILL}
     if len(prefills) < 2:
@@ -215,8 +218,8 @@ def _token_rates(samples: Sequence[Sample], seed: int) -> dict[str, Any] | None:
         return None
     decode = [one["paired_output_len"] / (request - prompt) for request, prompt in zip(whole, prompts, strict=True)]
     return {
-        "prefill_input_tokens_per_second": asdict(_interval(prefill, seed)),
-        "decode_output_tokens_per_second": asdict(_interval(decode, seed)),
+        "prefill_input_tokens_per_second": asdict(median_interval(prefill)),
+        "decode_output_tokens_per_second": asdict(median_interval(decode)),
         "input_len": one["input_len"],
         "output_len": one["paired_output_len"],
         "concurrency": one["concurrency"],
@@ -236,17 +239,17 @@ def _loads(samples: Sequence[Sample]) -> list[dict[str, list[Sample]]]:
     return whole
 
 
-def _comparisons(arms: Mapping[str, Sequence[Sample]], seed: int) -> list[dict[str, Any]]:
+def _comparisons(arms: Mapping[str, Sequence[Sample]], loads: int) -> list[dict[str, Any]]:
     if PROXY not in arms:
         return []
 
     def ratio(arm: str, against: str) -> Ratio:
         rates = ([_output_rate(run) for run in arms[which]] for which in (arm, against))
-        return paired_ratio(*rates, seed=seed, confidence=_CONFIDENCE)
+        return paired_ratio(*rates, comparisons=loads * len(pairs))
 
-    null = ratio(PROXY_AGAIN, PROXY) if PROXY_AGAIN in arms else None
     pairs = [(PROXY, DIRECT)] * (DIRECT in arms)
     pairs += [(arm, PROXY) for arm in arms if arm not in (DIRECT, PROXY)]
+    null = ratio(PROXY_AGAIN, PROXY) if PROXY_AGAIN in arms else None
     return [
         {
             **{"arm": arm, "against": against, "concurrency": arms[PROXY][0]["concurrency"]},
@@ -322,7 +325,7 @@ def _faults(samples: Sequence[Sample], points: Sequence[Mapping[str, Any]], kind
     faults = []
     fewest = min(len(runs) for runs in _groups(samples, (*CLOSED, OPEN)))
     if fewest < MINIMUM_REPEATS:
-        faults.append(f"{fewest} repeats are too few: an interval needs at least {MINIMUM_REPEATS}")
+        faults.append(f"{fewest} repeats are too few: a range needs at least {MINIMUM_REPEATS}")
     for sample in samples:
         faults += [f"{_where(sample)}: {fault}" for fault in _faults_of(sample, kind)]
     faults += [

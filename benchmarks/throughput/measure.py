@@ -113,7 +113,7 @@ def measure(parameters: Parameters) -> Measurement:
         states = devices.device_states()
         samples, cut_off = bench.all(chosen)
         states_after = devices.device_states()
-    found = evaluate(samples, seed=chosen.seed, engine=what, cut_off=cut_off, **_ceiling(what))
+    found = evaluate(samples, engine=what, cut_off=cut_off, **_ceiling(what))
     found.summary["device_states"] = {"before": states, "after": states_after}
     found.summary["plan"] = {name: _listed(value) for name, value in asdict(chosen).items()}
     found.caveats.extend(_slowdowns(states_after))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.results import RESULTS, Result, load_result
+from benchmarks.harness.results import RESULTS, Result, current_results, load_result
 from benchmarks.harness.statistics import Interval, Ratio, in_words
 from benchmarks.throughput.findings import (
     ARMS_PHASE,
@@ -16,6 +16,7 @@ from benchmarks.throughput.findings import (
     OPEN,
     OUTAGE,
     PROXY,
+    PROXY_AGAIN,
     SIMPLE,
     SWEEP,
 )
@@ -30,7 +31,9 @@ def newest(phase: str, root: Path = RESULTS) -> list[Result]:
     Those of GPUs come first. Raises `ResultError` for a file that cannot be used.
     """
     found = dict[tuple[Any, ...], Result]()
-    for path in sorted(root.glob("*/*-throughput*.json")):
+    for path in current_results(root):
+        if "-throughput" not in path.name:
+            continue
         result = load_result(path)
         summary: Any = result.summary
         if "plan" not in summary or not _has(summary, phase):
@@ -92,7 +95,7 @@ def _fastest(result: Result) -> str:
 def _costs(result: Result) -> list[str]:
     sentences = []
     for entry in _summary(result)["comparisons"]:
-        if entry["arm"] in (PROXY, SIMPLE, BATCH, DURABLE, LITELLM_OTEL):
+        if entry["arm"] in (PROXY, PROXY_AGAIN, SIMPLE, BATCH, DURABLE, LITELLM_OTEL):
             ratio = Ratio(**entry["ratio"])
             told = in_words(ratio, Ratio(**entry["null"])) if entry["null"] else str(ratio)
             sentences.append(

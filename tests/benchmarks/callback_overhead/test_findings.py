@@ -7,9 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.callback_overhead.findings import CALLS, IMPORT, MEMORY, MET, MISSED, PROXY, Sample, evaluate
+from benchmarks.callback_overhead.findings import (
+    CALLS,
+    IMPORT,
+    MEMORY,
+    MET,
+    MISSED,
+    OTHER_CALLS,
+    PROXY,
+    Sample,
+    evaluate,
+)
 from benchmarks.callback_overhead.names import (
     ARMS,
+    MODES,
     NONE,
     NOOP,
     OTHERS,
@@ -54,7 +65,7 @@ def samples(rounds: int = 20, noise: float = 0.01, **hooks: float) -> list[Sampl
 
 def measured(found: list[Sample], *, short: bool = False) -> Measurement:
     setting = {"attributes": 31}
-    return evaluate(found, seed=0, setting=setting, left_out={"the proxy": "no time"}, short=short)
+    return evaluate(found, setting=setting, left_out={"the proxy": "no time"}, short=short)
 
 
 def test_costs_are_beyond_hooks_that_do_nothing() -> None:
@@ -168,3 +179,13 @@ def test_the_other_parts_are_told() -> None:
     assert result.summary["imports"]["litellm"]["cpu_seconds"]["median"] == 3000
     (proxy,) = (finding for finding in result.findings if finding.startswith("Through the proxy"))
     assert "the tutorial's naive callback 250 [250, 250] (not resolved)" in proxy
+
+
+def test_what_does_nothing_is_in_every_ranking() -> None:
+    found = samples()
+    beside = [{**block, "part": OTHER_CALLS} for block in found if block["arm"] in OTHERS_ARMS]
+    told = measured([*found, *beside]).findings
+    rankings = [said for said in told if said.count("; ") > 1 and "ours" in said]
+    assert len(rankings) >= 6  # hooks, two modes, with an exporter, others in two modes or more
+    assert all("hooks that do nothing" in said for said in rankings)
+    assert sum(said.startswith("Beside other instrumentations") for said in rankings) == len(MODES)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks.callback_overhead import figure
+from benchmarks.callback_overhead import callbacks, figure
 from benchmarks.callback_overhead.measure import SIZES, _lines
-from benchmarks.callback_overhead.names import ARMS, NONE, OURS_PARTS
+from benchmarks.callback_overhead.names import ARMS, NONE, OURS_PARTS, PLANTED
 from benchmarks.harness.benchmark import NotMeasured
 from benchmarks.harness.results import Result, load_result, newest_result
 
@@ -97,3 +97,21 @@ def test_fewer_rounds_can_be_asked_for_and_no_more() -> None:
     fewer = full.with_rounds(22)
     assert (fewer.rounds, fewer.other_rounds, fewer.proxy_rounds) == (22, 22, full.proxy_rounds)
     assert SIZES["short"].with_rounds(5).proxy_rounds == 0
+
+
+@pytest.mark.parametrize("clock_ns", [0, 50, 600])
+def test_the_planted_tenth_is_a_tenth_with_its_clocks(clock_ns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0
+
+    def read() -> int:
+        nonlocal now
+        now += clock_ns or 1
+        return now
+
+    monkeypatch.setattr(callbacks.time, "thread_time_ns", read)
+    debt, before = callbacks.Debt(), now
+    for _ in range(100):
+        began = read()
+        now += 30_000
+        debt.spin(began)
+    assert now - before == pytest.approx(100 * 30_000 * (1 + PLANTED), rel=0.005)
