@@ -78,7 +78,7 @@ class Net:
             await self.app(scope, receive, send)
             return
         address = _address(scope)
-        road = self._roads.of(address)
+        road = self._roads.of(address, scope.get("method", ""))
         if scope["type"] == "websocket" and road.kind != OPENED:
             road = _NO_SOCKETS
         if road.kind == NO_ENGINE:
