@@ -191,8 +191,12 @@ class OtelCostLogger(CustomLogger):
         self._guarded(expect_report)
 
     def log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
-        """A synchronous call succeeded."""
-        self._succeeded(kwargs, response_obj, start_time, end_time)
+        """A synchronous call succeeded. Behind the proxy it is the second report of a reranking, which LiteLLM makes in a
+        thread that knows nothing of the request."""
+        if behind_proxy():
+            self._count("repeated")
+        else:
+            self._succeeded(kwargs, response_obj, start_time, end_time)
 
     def log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """A synchronous call failed. Behind the proxy it is the second report of a rejected request, from a thread that
