@@ -191,7 +191,7 @@ class OtelCostLogger(CustomLogger):
         self._guarded(expect_report)
 
     def log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
-        """A synchronous call succeeded. Behind the proxy it is the second report of a reranking, which LiteLLM makes in a
+        """A synchronous call succeeded. Behind the proxy it is a second report, that of a reranking for example, from a
         thread that knows nothing of the request."""
         if behind_proxy():
             self._count("repeated")
@@ -351,7 +351,8 @@ class OtelCostLogger(CustomLogger):
             return
 
         def record_it() -> None:
-            if _is_closed(kwargs):
+            # Of a request that LiteLLM translates it also reports that the call failed which it made of it.
+            if _is_closed(kwargs) or (passage is not None and passage.road.kind == TRANSLATED and passage.reports):
                 self._count("repeated")
                 return
             record = self._build(kwargs, response, start, end, passage, failed=True)

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import parse_qs
 
+import httpx
+
 from otel_cost_logger.asgi import App, Message, Receive, Scope, Send, answer_json
 from otel_cost_logger.caller_fields import NotAllowed, require_plain_stream
 from otel_cost_logger.net.passage import Identity, Passage, enter
@@ -118,6 +120,8 @@ class Net:
             await self.app(scope, _watched(receive, answer), _Read(passage, answer, send))
         except BaseException as error:
             answer.left = answer.left or not isinstance(error, Exception) or isinstance(error, OSError)
+            if isinstance(error, httpx.HTTPStatusError) and answer.status is None:
+                answer.status = error.response.status_code  # the engine's own; the caller gets another
             raise
         finally:
             self._over(passage, answer)

@@ -22,11 +22,13 @@ from otel_cost_logger.record import (
     TENANT_TEAM,
     UNAUTHENTICATED_TENANT,
     UNKNOWN,
+    USAGE_CACHE,
     USAGE_ENGINE,
     USAGE_ESTIMATED,
     USAGE_NONE,
     CallRecord,
     clean,
+    from_cache,
     refuses,
     server_of,
 )
@@ -150,6 +152,8 @@ def completed(
         )
     if not record.total_tokens:
         return record
+    if not already and record.outcome == SUCCESS and from_cache(request, record.outcome):
+        return record._replace(usage_source=USAGE_CACHE, cache_hit=True, cost=Cost(0, NOT_CHARGED, None))
     stale = recounted and already
     if stale or (usage is not None and not record.cost.nano_usd) or record.cost.source == UNPRICED:
         record = record._replace(cost=_priced(record, book))
