@@ -197,8 +197,12 @@ class OtelCostLogger(CustomLogger):
         self._guarded(expect_report)
 
     def log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
-        """A synchronous call succeeded."""
-        self._succeeded(kwargs, response_obj, start_time, end_time)
+        """A synchronous call succeeded. Behind the proxy it is a second report, that of a reranking for example, from a
+        thread that knows nothing of the request."""
+        if behind_proxy():
+            self._count("repeated")
+        else:
+            self._succeeded(kwargs, response_obj, start_time, end_time)
 
     def log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """A synchronous call failed. Behind the proxy it is the second report of a rejected request, from a thread that
@@ -354,7 +358,10 @@ class OtelCostLogger(CustomLogger):
             return
 
         def record_it() -> None:
-            if _is_closed(kwargs, passage):
+            # Of a request that LiteLLM translates it also reports that the call failed which it made of it.
+            if _is_closed(kwargs, passage) or (
+                passage is not None and passage.road.kind == TRANSLATED and passage.reports
+            ):
                 self._count("repeated")
                 return
             record = self._build(kwargs, response, start, end, passage, failed=True)

@@ -208,7 +208,7 @@ def build_record(
     details = _mapping(payload.get("metadata")).get("usage_object") if agreed else used  # if it can be, in one form
     cached = _detail(details, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens")
     total = min(prompt + completion, _MAX_COUNT)
-    cache_hit = total > 0 and not failed and _from_cache(call, seen, outcome)
+    cache_hit = total > 0 and not failed and from_cache(call, outcome)
     planned = planned_for(call)
     start_ns, end_ns = _interval(payload, start_time, end_time)
     refused_key = _refused_key(call.get("exception"))
@@ -340,6 +340,15 @@ def after_attempts(record: CallRecord, attempts: int) -> CallRecord:
     return record._replace(attempts=attempts, cost=Cost(0, UNKNOWN_COST, None) if unknown else record.cost)
 
 
+def from_cache(call: Mapping[Any, Any], outcome: str) -> bool:
+    """True for an answer from LiteLLM's cache; ``call`` are a logging hook's ``kwargs``. A caller may say so, too, but
+    then the call was sent."""
+    seen = progress_of(call)
+    if seen.sent:
+        return False
+    return call.get("cache_hit") is True or (seen.begun and outcome == CLIENT_DISCONNECTED)
+
+
 def is_llm_call(call_type: object) -> bool:
     """True for the call types that this module has an operation for: those that use tokens."""
     return isinstance(call_type, str) and _sync_name(call_type) in _OPERATIONS
@@ -443,13 +452,6 @@ def _detail(usage: object, groups: Sequence[str], name: str) -> int | None:
         if value is not None:
             return _count(value)
     return None
-
-
-def _from_cache(call: Mapping[Any, Any], seen: Progress, outcome: str) -> bool:
-    """True for an answer from LiteLLM's cache. A caller may say so, too, but then the call was sent."""
-    if seen.sent:
-        return False
-    return call.get("cache_hit") is True or (seen.begun and outcome == CLIENT_DISCONNECTED)
 
 
 def _cost(

@@ -49,11 +49,12 @@ def needed(names: set[str]) -> set[str]:
     return found
 
 
-def test_the_wheel_ships_every_package_of_the_plugin(wheel: Path) -> None:
-    shipped = {name.rpartition("/")[0] for name in zipfile.ZipFile(wheel).namelist() if name.endswith("/__init__.py")}
+def test_the_wheel_ships_every_file_of_the_plugin(wheel: Path) -> None:
     source = ROOT / "support"
-    packages = {str(path.parent.relative_to(source)) for path in (source / "otel_cost_logger").rglob("__init__.py")}
-    assert {"otel_cost_logger", "otel_cost_logger/ledger", "otel_cost_logger/otlp"} <= packages <= shipped
+    found = (source / "otel_cost_logger").rglob("*")
+    files = {str(path.relative_to(source)) for path in found if path.is_file() and "__pycache__" not in path.parts}
+    assert {"otel_cost_logger/otlp/__init__.py", "otel_cost_logger/net/no_engine.txt"} <= files
+    assert files <= set(zipfile.ZipFile(wheel).namelist())
 
 
 def test_the_build_sees_what_it_copies_and_nothing_else(dockerfile: str) -> None:

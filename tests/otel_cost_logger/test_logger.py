@@ -115,6 +115,17 @@ def test_a_malformed_traceparent_is_ignored(
     assert span.parent is None
 
 
+def test_a_success_that_a_thread_reports_first_is_recorded_by_the_hook_that_knows_the_request(
+    logger: OtelCostLogger, spans: InMemorySpanExporter, make_call: Any, behind_proxy: None
+) -> None:
+    call = make_call()
+    logger.log_success_event(kwargs=call, response_obj=None, start_time=None, end_time=None)
+    assert not spans.get_finished_spans()
+    asyncio.run(logger.async_log_success_event(kwargs=call, response_obj=None, start_time=None, end_time=None))
+    assert len(spans.get_finished_spans()) == 1
+    assert (logger.counts.recorded, logger.counts.repeated, logger.counts.dropped) == (1, 1, 0)
+
+
 def test_a_rejected_request_that_fires_two_hooks_is_one_record(
     logger: OtelCostLogger, spans: InMemorySpanExporter, make_call: Any, behind_proxy: None
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import sqlite3
@@ -222,7 +223,7 @@ def test_a_locked_ledger_is_waited_for(
     with closing(sqlite3.connect(ledger, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         logger = OtelCostLogger()
-        logger.log_success_event(make_call(), None, None, None)
+        asyncio.run(logger.async_log_success_event(make_call(), None, None, None))
         assert "locked" in str(logger.problem)
         other.execute("ROLLBACK")
     eventually(lambda: logger.problem is None, "the file is written again")

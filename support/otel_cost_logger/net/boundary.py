@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import parse_qs
 
+import httpx
+
 from otel_cost_logger.asgi import App, Message, Receive, Scope, Send, answer_json
 from otel_cost_logger.caller_fields import NotAllowed, require_plain_stream
 from otel_cost_logger.net.passage import Identity, Passage, enter
@@ -81,7 +83,7 @@ class Net:
             await self.app(scope, receive, send)
             return
         address = _address(scope)
-        road = self._roads.of(address)
+        road = self._roads.of(address, scope.get("method", ""))
         if scope["type"] == "websocket" and road.kind != OPENED:
             road = _NO_SOCKETS
         if road.kind == NO_ENGINE:
@@ -132,7 +134,7 @@ class Net:
     async def _counted(self, passage: Passage, scope: Scope, receive: Receive, send: Send) -> None:
         answer = Answer()
         try:
-            if scope["type"] == "http" and passage.road.kind == RAW:
+            if scope["type"] == "http":
                 receive = await _read_request(passage, scope, receive)
         except NotAllowed as error:
             answer.status, answer.finished = 400, True
@@ -143,6 +145,8 @@ class Net:
             await self.app(scope, _watched(receive, answer), _Read(passage, answer, send))
         except BaseException as error:
             answer.left = answer.left or not isinstance(error, Exception) or isinstance(error, OSError)
+            if isinstance(error, httpx.HTTPStatusError) and answer.status is None:
+                answer.status = error.response.status_code  # the engine's own; the caller gets another
             raise
         finally:
             self._over(passage, answer)
@@ -224,7 +228,7 @@ def _watched(receive: Receive, answer: Answer) -> Receive:
 
 
 async def _read_request(passage: Passage, scope: Scope, receive: Receive) -> Receive:
-    """``receive`` of a request that was read; it asks the engine to count. Raises `NotAllowed`."""
+    """``receive`` of a request that was read; it asks the engine to count a stream. Raises `NotAllowed`."""
     if passage.headers.get("content-type", "").startswith("multipart/"):
         return receive
     pieces: list[bytes] = []
@@ -242,15 +246,24 @@ async def _read_request(passage: Passage, scope: Scope, receive: Receive) -> Rec
         body = None
     if isinstance(body, dict):
         passage.body = body
-        require_plain_stream(body)
-        if passage.engine == passage.address and not isinstance(body.get("model"), str):
-            raise NotAllowed('"model" must name a model: without it, it is not known what the answer costs')
-        if (asked := counting(body, passage.engine)) is not None:
-            passage.asked_to_count = True
+        if passage.road.kind == RAW and (asked := _asked(passage, body)) is not None:
             whole = json.dumps(asked).encode()
             others = [(name, value) for name, value in scope["headers"] if name != b"content-length"]
             scope["headers"] = [*others, (b"content-length", str(len(whole)).encode())]
     return _replayed({"type": "http.request", "body": whole, "more_body": False}, receive)
+
+
+def _asked(passage: Passage, body: dict[str, Any]) -> dict[str, Any] | None:
+    """What is sent in the place of ``body``; None where it can go as it is. Raises `NotAllowed`."""
+    require_plain_stream(body)
+    if passage.engine == passage.address and not isinstance(body.get("model"), str):
+        raise NotAllowed('"model" must name a model: without it, it is not known what the answer costs')
+    asked = counting(body, passage.engine)
+    passage.asked_to_count = asked is not None
+    if asked is None and not body.get("stream", True):
+        # LiteLLM stumbles over the answer where a request says that it is to be no stream.
+        return {name: value for name, value in body.items() if name != "stream"}
+    return asked
 
 
 def _replayed(message: Message, receive: Receive) -> Receive:

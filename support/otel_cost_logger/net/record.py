@@ -9,7 +9,7 @@ import litellm
 
 from otel_cost_logger.claims import claims_of
 from otel_cost_logger.deployments import Deployment, served_name, serving
-from otel_cost_logger.net.roads import CLOSED, REPORTED
+from otel_cost_logger.net.roads import CLOSED, OPENED, REPORTED
 from otel_cost_logger.net.stopping import ProxyStopped
 from otel_cost_logger.net.usage import AnswerReader, Usage, usage_in
 from otel_cost_logger.pricing import NOT_CHARGED, UNKNOWN_COST, UNPRICED, Cost, cost_of_tokens
@@ -23,11 +23,13 @@ from otel_cost_logger.record import (
     TENANT_TEAM,
     UNAUTHENTICATED_TENANT,
     UNKNOWN,
+    USAGE_CACHE,
     USAGE_ENGINE,
     USAGE_ESTIMATED,
     USAGE_NONE,
     CallRecord,
     clean,
+    from_cache,
     refuses,
     server_of,
 )
@@ -121,7 +123,8 @@ def completed(
 ) -> CallRecord:
     """``record``, which LiteLLM's hooks gave for a call of this passage, with what they did not know: whose key it was,
     and what the engine counted. ``request`` is the call's."""
-    if record.tenant_source == TENANT_NONE and passage.identity is not None:
+    # Behind a road that was opened LiteLLM may make calls in a name of its own.
+    if passage.identity is not None and (record.tenant_source == TENANT_NONE or passage.road.kind == OPENED):
         tenant_id, tenant_source = tenant_of(passage.identity)
         alias = clean(passage.identity.key_alias) or None
         record = record._replace(tenant_id=tenant_id, tenant_source=tenant_source, key_alias=alias)
@@ -151,6 +154,8 @@ def completed(
         )
     if not record.total_tokens:
         return record
+    if not already and record.outcome == SUCCESS and from_cache(request, record.outcome):
+        return record._replace(usage_source=USAGE_CACHE, cache_hit=True, cost=Cost(0, NOT_CHARGED, None))
     stale = recounted and already
     if stale or (usage is not None and not record.cost.nano_usd) or record.cost.source == UNPRICED:
         record = record._replace(cost=_priced(record, book))

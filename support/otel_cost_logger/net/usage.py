@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 _MAX_BODY = 64 * 2**20  # bytes; an answer that is longer and no stream is not read
 _MARKS = (b'"usage', b'"billed_units"')
-_RESPONSES, _PIECE = b'"type":"response.', b'.delta"'  # vLLM's events of that form: most of them carry no piece
+_NAMED = b"event:"
+_PIECES = (b"_block_delta", b".delta")  # the ends of names, in the forms whose events have names
 _BROKEN = (b'data: {"error"', b'data:{"error"', b"event: error")
 _DELTAS = (b'"delta"', b'"text"', b'"candidates"')
 
@@ -99,7 +100,7 @@ class AnswerReader:
         """The next whole event of a stream."""
         if event.startswith(_BROKEN):
             self.failed = True
-        elif _PIECE in event or (_RESPONSES not in event and any(mark in event for mark in _DELTAS)):
+        elif _has_piece(event):
             self.deltas += 1
             self.uncounted += 1
         if any(mark in event for mark in _MARKS):
@@ -126,6 +127,12 @@ def split_events(data: bytes) -> tuple[list[bytes], bytes]:
     end = b"\r\n\r\n" if b"\r\n\r\n" in data else b"\n\n"
     *events, rest = data.split(end)
     return [event + end for event in events], rest
+
+
+def _has_piece(event: bytes) -> bool:
+    if event.startswith(_NAMED):
+        return event.split(b"\n", 1)[0].rstrip().endswith(_PIECES)
+    return any(mark in event for mark in _DELTAS)
 
 
 def event_data(event: bytes) -> dict[str, Any] | None:

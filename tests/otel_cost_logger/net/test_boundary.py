@@ -128,7 +128,7 @@ def test_a_reported_road_gets_a_note_and_no_record() -> None:
     assert passage is not None
     assert passage.road.kind == "reported"
     assert not recorder.records
-    ask(Net(engine, recorder), "/health/liveliness")
+    ask(Net(engine, recorder), "/key/delete")
     assert engine.passages[1] is None
 
 

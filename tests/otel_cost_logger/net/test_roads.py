@@ -8,45 +8,52 @@ from otel_cost_logger.net.roads import CLOSED, NO_ENGINE, OPENED, RAW, REPORTED,
 
 
 @pytest.mark.parametrize(
-    ("address", "kind"),
+    ("address", "kind", "method"),
     [
-        ("/v1/chat/completions", REPORTED),
-        ("/engines/a/model/with/slashes/chat/completions", REPORTED),
-        ("/v1/rerank", TRANSLATED),
-        ("/v1beta/models/a/b:streamGenerateContent", TRANSLATED),
-        ("/vllm/v1/chat/completions", RAW),
-        ("/v1/models", NO_ENGINE),
-        ("/models/a:countTokens", NO_ENGINE),
-        ("/key/generate", NO_ENGINE),
-        ("/key/health", CLOSED),
-        ("/health", CLOSED),
-        ("/health/liveliness", NO_ENGINE),
-        ("/azure/chat/completions", CLOSED),
-        ("/vllm/load_lora_adapter", CLOSED),
-        ("/v2/chat/completions", CLOSED),
-        ("/V1/chat/completions", CLOSED),
-        ("//v1/chat/completions", CLOSED),
-        ("/v1/chat/completions/", CLOSED),
-        ("/key/../vllm/sleep\n", CLOSED),
-        ("", CLOSED),
+        ("/v1/chat/completions", REPORTED, "POST"),
+        ("/engines/a/model/with/slashes/chat/completions", REPORTED, "POST"),
+        ("/v1/rerank", TRANSLATED, "POST"),
+        ("/v1beta/models/a/b:streamGenerateContent", TRANSLATED, "POST"),
+        ("/vllm/v1/chat/completions", RAW, "POST"),
+        ("/v1/models", NO_ENGINE, "GET"),
+        ("/models/a:countTokens", NO_ENGINE, "POST"),
+        ("/key/generate", NO_ENGINE, "POST"),
+        ("/key/health", CLOSED, "POST"),
+        ("/health", CLOSED, "POST"),
+        ("/health/liveliness", NO_ENGINE, "GET"),
+        ("/health/liveliness", NO_ENGINE, "HEAD"),
+        ("/health/liveliness", CLOSED, "POST"),
+        ("/team/x", NO_ENGINE, "PATCH"),
+        ("/team/x", CLOSED, "POST"),
+        ("/key/what-a-later-version-adds", CLOSED, "GET"),
+        ("/azure/chat/completions", CLOSED, "POST"),
+        ("/vllm/load_lora_adapter", CLOSED, "POST"),
+        ("/v2/chat/completions", CLOSED, "POST"),
+        ("/V1/chat/completions", CLOSED, "POST"),
+        ("//v1/chat/completions", CLOSED, "POST"),
+        ("/v1/chat/completions/", CLOSED, "POST"),
+        ("/key/../vllm/sleep\n", CLOSED, "POST"),
+        ("", CLOSED, "POST"),
     ],
 )
-def test_an_address_is_on_the_first_road_that_fits(address: str, kind: str) -> None:
-    assert Roads().of(address).kind == kind
+def test_an_address_is_on_the_first_road_that_fits(address: str, kind: str, method: str) -> None:
+    assert Roads().of(address, method).kind == kind
 
 
 def test_what_fits_no_row_is_closed_until_the_operator_opens_it() -> None:
-    roads = Roads(("/azure/*", "/v1/images/generations"))
-    assert roads.of("/azure/chat/completions").kind == OPENED
-    assert roads.of("/v1/images/generations").kind == OPENED
-    assert roads.of("/azure_ai/chat/completions").kind == CLOSED
+    roads = Roads(("/azure/*", "/v1/images/generations", "/key/info"))
+    assert roads.of("/azure/chat/completions", "POST").kind == OPENED
+    assert roads.of("/v1/images/generations", "POST").kind == OPENED
+    assert roads.of("/azure_ai/chat/completions", "POST").kind == CLOSED
+    assert roads.of("/key/info", "POST").kind == OPENED
+    assert roads.of("/key/info", "GET").kind == NO_ENGINE
 
 
 def test_opening_a_road_does_not_take_a_count_away() -> None:
     roads = Roads(("/*",))
-    assert roads.of("/v1/chat/completions").kind == REPORTED
-    assert roads.of("/vllm/chat/completions").kind == RAW
-    assert roads.of("/key/health").kind == OPENED
+    assert roads.of("/v1/chat/completions", "POST").kind == REPORTED
+    assert roads.of("/vllm/chat/completions", "POST").kind == RAW
+    assert roads.of("/key/health", "POST").kind == OPENED
 
 
 def test_every_row_says_why() -> None:

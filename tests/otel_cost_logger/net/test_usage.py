@@ -76,15 +76,21 @@ def test_an_answer_that_is_not_json_has_no_usage() -> None:
 def test_without_a_count_the_pieces_of_an_answer_are_counted() -> None:
     for pieces in (
         [
-            b'{"type":"response.content_part.added","part":{"text":""}}',
-            b'{"type":"response.output_text.delta","delta":"a"}',
+            b'event: response.content_part.added\ndata: {"part":{"text":""}}',
+            b'event: response.output_text.delta\r\ndata: {"delta":"a"}',
+            b'event: response.output_text.done\ndata: {"text":"a"}',
         ],
-        [b'{"choices":[{"delta":{"content":"a"}}]}'],
-        [b'{"choices":[{"text":"a"}]}'],
-        [b'{"candidates":[{"content":{}}]}'],
+        [
+            b'event: content_block_start\ndata: {"content_block":{"type":"text","text":""}}',
+            b'event: content_block_delta\ndata: {"delta":{"type":"text_delta","text":"a"}}',
+            b'event: message_delta\ndata: {"delta":{"stop_reason":"end_turn"}}',
+        ],
+        [b'data: {"choices":[{"delta":{"content":"a"}}]}'],
+        [b'data: {"choices":[{"text":"a"}]}'],
+        [b'data: {"candidates":[{"content":{}}]}'],
     ):
         reader = AnswerReader(stream=True)
-        reader.feed(b"".join(b"data: " + piece + b"\n\n" for piece in pieces) + b"data: [DONE]\n\n")
+        reader.feed(b"".join(piece + b"\n\n" for piece in pieces) + b"data: [DONE]\n\n")
         assert (reader.deltas, reader.usage()) == (1, None)
 
 
