@@ -51,6 +51,7 @@ from otel_cost_logger.record import (
     DEFAULT_TENANT,
     UNKNOWN,
     CallRecord,
+    after_attempts,
     build_record,
     clean,
     is_llm_call,
@@ -287,10 +288,10 @@ class OtelCostLogger(CustomLogger):
 
         def record_it() -> None:
             key = _request_key(request_data, user_api_key_dict)
-            record = self._pending.settle(key)
+            record, call = self._pending.settle(key), self._in_flight.reported(key)
             if record is not None:
                 record = record._replace(end_ns=time.time_ns()) if record.attempts > 1 else record
-            elif (call := self._in_flight.reported(key)) is not None:
+            elif call is not None:
                 progress_in(details_of(call[0])).closed = True
                 record = self._unreported(call, time.time_ns(), original_exception)
             self._emit_all([record])
@@ -352,8 +353,13 @@ class OtelCostLogger(CustomLogger):
                 return
             record = self._build(kwargs, response, start, end, passage, failed=True)
             key = _reported_key(passage, kwargs)
-            self._in_flight.reported(key)
-            if _may_be_retried(kwargs):
+            translated = passage is not None and passage.road.kind == TRANSLATED and passage.key is not None
+            if translated:
+                # The call that LiteLLM makes of the request is reported, each time, and then the request.
+                record = _with_failure(self._pending.settle(key), record, progress_of(kwargs).attempts)
+            else:
+                self._in_flight.reported(key)
+            if translated or _may_be_retried(kwargs):
                 self._register_exit_handler()
                 self._emit_all([self._pending.hold(key, record, progress_of(kwargs)), *self._pending.overdue()])
             else:
@@ -362,7 +368,9 @@ class OtelCostLogger(CustomLogger):
         self._guarded(record_it)
 
     def _hung_up(self, call: _Call, ended_ns: int) -> None:
-        self._guarded(lambda: self._emit_all([self._unreported(call, ended_ns)]))
+        _, passage = call
+        failure = self._pending.settle(passage.key) if passage is not None else None
+        self._guarded(lambda: self._emit_all([failure or self._unreported(call, ended_ns)]))
 
     def _unreported(self, call: _Call, ended_ns: int, exception: Any = None) -> CallRecord:
         request, passage = call
@@ -496,6 +504,14 @@ def _reported_key(passage: Passage | None, kwargs: Any) -> Hashable:
         key: Hashable = passage.key
         return key
     return _call_key(kwargs)
+
+
+def _with_failure(first: CallRecord | None, second: CallRecord, attempts: int) -> CallRecord:
+    """One record of two reports of the same failure; the second one is of so many more ``attempts``."""
+    if first is None:
+        return second
+    counted = second if second.total_tokens > first.total_tokens else first
+    return after_attempts(counted, first.attempts + attempts)
 
 
 def _may_be_retried(kwargs: Any) -> bool:

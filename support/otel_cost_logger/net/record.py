@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import litellm
 
+from otel_cost_logger.budgets.bound import sequences
 from otel_cost_logger.claims import claims_of
 from otel_cost_logger.deployments import Deployment, served_name, serving
 from otel_cost_logger.net.roads import CLOSED, REPORTED
@@ -170,8 +171,8 @@ def usage_of(reader: AnswerReader, body: Mapping[str, Any], outcome: str) -> tup
     if usage is not None and outcome != SUCCESS and reader.uncounted and reader.deltas > usage.completion:
         return usage._replace(completion=reader.deltas), USAGE_ESTIMATED  # it would have counted at the end
     if usage is not None:
-        # Of several choices each piece of a stream counts its own only.
-        whole = outcome == SUCCESS or _choices(body) == 1
+        # Of several prompts or choices each piece of a stream counts its own only.
+        whole = outcome == SUCCESS or sequences(body) == 1
         return usage, (USAGE_ENGINE if whole else USAGE_ESTIMATED) if usage.total else USAGE_NONE
     if not reader.deltas:
         return None, USAGE_NONE

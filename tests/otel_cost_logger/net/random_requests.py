@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from reprlib import Repr
 from typing import Any
 
 from hypothesis import strategies as st
 
 STAYS, LEAVES_AT_ONCE, LEAVES_IN_MID_STREAM = "stays", "leaves at once", "leaves in mid-stream"
+
+
+_SHORT = Repr(maxlevel=12, maxdict=40, maxlist=12, maxstring=60, maxother=60)
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,9 @@ class Request:
     body: Any
     headers: dict[str, str] = field(default_factory=dict)
     caller: str = STAYS
+
+    def __repr__(self) -> str:
+        return f"Request({self.path!r}, {_SHORT.repr(self.body)}, {self.headers}, {self.caller!r})"
 
 
 def _sometimes(usual: st.SearchStrategy[Any], odd: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:

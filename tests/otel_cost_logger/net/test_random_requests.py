@@ -167,7 +167,8 @@ class Books:
                 self.wait(lambda tenant=tenant: recorded().get(tenant), f"no record: {what}")
             rows = recorded()[tenant]
             self._hold(rows, worked[tenant], played.budgets[tenant], f"{what}; records: {rows}", request)
-        assert set(recorded()) <= {*TENANTS, "unauthenticated"}, recorded()
+        others_rows = {tenant: rows for tenant, rows in recorded().items() if tenant not in TENANTS}
+        assert not others_rows, f"records of nobody who asked: {others_rows}; {played}"
 
     def _hold(self, rows: list[dict[str, Any]], worked: Worked, budget: str, what: str, request: Request) -> None:
         assert len(rows) <= 1, f"more than one record: {what}"
