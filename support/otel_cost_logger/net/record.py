@@ -120,9 +120,9 @@ def completed(
 ) -> CallRecord:
     """``record``, which LiteLLM's hooks gave for a call of this passage, with what they did not know: whose key it was,
     and what the engine counted. ``request`` is the call's."""
-    if record.tenant_source == TENANT_NONE and passage.identity is not None:
-        tenant_id, tenant_source = tenant_of(passage.identity)
-        alias = clean(passage.identity.key_alias) or None
+    if record.tenant_source == TENANT_NONE and (identity := passage.identity or passage.whose()) is not None:
+        tenant_id, tenant_source = tenant_of(identity)
+        alias = clean(identity.key_alias) or None
         record = record._replace(tenant_id=tenant_id, tenant_source=tenant_source, key_alias=alias)
     if passage.road.kind != REPORTED:
         record = record._replace(call_id=passage.call_id)

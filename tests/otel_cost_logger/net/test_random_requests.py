@@ -119,8 +119,12 @@ class Books:
             for tenant, name in budgets.items()
             if name != NO_BUDGET
         )
+        self.write(text)
+
+    def write(self, limits: str) -> None:
+        """The budgets file with these ``limits``, from the next call on."""
         partial = self.budgets.with_suffix(".partial")
-        partial.write_text(f"tenants:\n  nobody: {{day: 1}}\n{text}")
+        partial.write_text(f"tenants:\n  nobody: {{day: 1}}\n{limits}")
         partial.replace(self.budgets)
 
     def ask(self, tenant: str, request: Request) -> tuple[int | None, str]:
