@@ -213,11 +213,17 @@ async def _read_request(passage: Passage, scope: Scope, receive: Receive) -> Rec
     if isinstance(body, dict):
         passage.body = body
         require_plain_stream(body)
-        if passage.engine == passage.address and not isinstance(body.get("model"), str):
-            raise NotAllowed('"model" must name a model: without it, it is not known what the answer costs')
+        forwarded = body
+        if passage.engine == passage.address:
+            if not isinstance(body.get("model"), str):
+                raise NotAllowed('"model" must name a model: without it, it is not known what the answer costs')
+            if body.get("stream", True) is not True:  # LiteLLM takes a false one for a stream, and loses the answer
+                forwarded = {name: value for name, value in body.items() if name != "stream"}
         if (asked := counting(body, passage.engine)) is not None:
             passage.asked_to_count = True
-            whole = json.dumps(asked).encode()
+            forwarded = asked
+        if forwarded is not body:
+            whole = json.dumps(forwarded).encode()
             others = [(name, value) for name, value in scope["headers"] if name != b"content-length"]
             scope["headers"] = [*others, (b"content-length", str(len(whole)).encode())]
     return _replayed({"type": "http.request", "body": whole, "more_body": False}, receive)

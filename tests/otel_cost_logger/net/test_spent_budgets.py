@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from random_requests import Request
 from test_census import ADDRESSES, chat, needs
-from test_random_requests import AMPLE, LAST_CALL, NO_BUDGET, SPENT, Books, books
+from test_random_requests import NO_BUDGET, SPENT, Books, books
 
 __all__ = ["books"]  # the fixture
 
@@ -91,15 +91,15 @@ def test_a_hundred_callers_at_once_spend_what_there_is_and_no_more_than_one_call
     with ThreadPoolExecutor(100) as pool, books.stack.http(TENANT) as client:
         answers = list(
             pool.map(
-                lambda number: client.post(roads[number % 4], json=chat(stream=number % 3 == 0), timeout=120), range(100)
+                lambda number: client.post(roads[number % 4], json=chat(stream=number % 3 == 0), timeout=120),
+                range(100),
             )
         )
     assert {answer.status_code for answer in answers} == {200, 429}
     books.wait(lambda: len(records()) == 101, "each call leaves a record")
     charged = sum(row["cost_nano_usd"] for row in records()[1:])
-    assert calls * cost <= charged < (calls + 1) * cost + cost
-    worked, others = books.engines()
-    moved = others - engines[1]
+    assert calls * cost <= charged <= (calls + 1) * cost
+    moved = books.engines()[1] - engines[1]
     assert (moved.prompt, moved.completion) == (
         sum(row["prompt_tokens"] for row in records()[1:]),
         sum(row["completion_tokens"] for row in records()[1:]),
