@@ -53,6 +53,7 @@ from otel_cost_logger.record import (
     DEFAULT_TENANT,
     UNKNOWN,
     CallRecord,
+    after_attempts,
     build_record,
     clean,
     is_llm_call,
@@ -358,15 +359,16 @@ class OtelCostLogger(CustomLogger):
             return
 
         def record_it() -> None:
-            # Of a request that LiteLLM translates it also reports that the call failed which it made of it.
-            if _is_closed(kwargs, passage) or (
-                passage is not None and passage.road.kind == TRANSLATED and passage.reports
-            ):
+            if _is_closed(kwargs, passage):
                 self._count("repeated")
                 return
             record = self._build(kwargs, response, start, end, passage, failed=True)
             key = _reported_key(passage, kwargs)
-            if _may_be_retried(kwargs):
+            # The call that LiteLLM makes of such a request is reported, each time, and then the request.
+            translated = passage is not None and passage.road.kind == TRANSLATED and passage.key is not None
+            if translated:
+                record = _with_failure(self._pending.settle(key), record, progress_of(kwargs).attempts)
+            if translated or _may_be_retried(kwargs):
                 self._register_exit_handler()
                 self._emit_all([self._pending.hold(key, record, progress_of(kwargs)), *self._pending.overdue()])
             else:
@@ -376,7 +378,10 @@ class OtelCostLogger(CustomLogger):
         self._guarded(record_it)
 
     def _hung_up(self, call: _Call, ended_ns: int) -> None:
-        self._guarded(lambda: self._emit_all([self._unreported(call, ended_ns)]))
+        _, passage = call
+        translated = passage is not None and passage.road.kind == TRANSLATED  # of which no hook says that it failed
+        failure = self._pending.settle(passage.key) if passage is not None and translated else None
+        self._guarded(lambda: self._emit_all([failure or self._unreported(call, ended_ns)]))
 
     def _stopped(self) -> None:
         """The proxy ends what is open: see `net.stopping`."""
@@ -522,6 +527,14 @@ def _reported_key(passage: Passage | None, kwargs: Any) -> Hashable:
         key: Hashable = passage.key
         return key
     return _call_key(kwargs)
+
+
+def _with_failure(first: CallRecord | None, second: CallRecord, attempts: int) -> CallRecord:
+    """One record of two reports of the same failure; the second one is of so many more ``attempts``."""
+    if first is None:
+        return second
+    counted = second if second.total_tokens > first.total_tokens else first
+    return after_attempts(counted, first.attempts + attempts)
 
 
 def _may_be_retried(kwargs: Any) -> bool:

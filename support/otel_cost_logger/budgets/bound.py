@@ -60,14 +60,14 @@ class Bounds:
         """
         body = _merged(request)
         prompt = _TEMPLATE_TOKENS + sum(_tokens_in(body.get(field)) for field in _PROMPT_FIELDS)
-        sequences = _sequences(body) if with_output else 0
+        answers = sequences(body) if with_output else 0
         asked = [number for field in _OUTPUT_FIELDS if (number := _number(body.get(field))) is not None]
         bounds = [0]
         for offer in self._offers_for(str(request.get("model")), request):
             output = max(asked) if asked else offer.unasked
             # What the model can do at all limits what a request may ask for.
             output = output if offer.declared is None else min(output, offer.declared)
-            bounds.append(offer.price.nano_usd(prompt, sequences * output))
+            bounds.append(offer.price.nano_usd(prompt, answers * output))
         return min(max(bounds), MAX_BOUND)
 
     def _offers_for(self, model: str, request: Mapping[str, Any]) -> list[_Offer]:
@@ -105,7 +105,8 @@ def _merged(request: Mapping[str, Any]) -> dict[str, Any]:
     return {**request, **larger}
 
 
-def _sequences(body: Mapping[str, Any]) -> int:
+def sequences(body: Mapping[str, Any]) -> int:
+    """How many answers a request asks for: choices of each prompt."""
     choices = max(1, *(_number(body.get(field)) or 1 for field in _CHOICE_FIELDS))
     prompt = body.get("prompt")
     several = isinstance(prompt, list) and not (prompt and isinstance(prompt[0], int))  # of token ids it is one

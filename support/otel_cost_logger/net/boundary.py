@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 from urllib.parse import parse_qs
 
@@ -95,7 +96,8 @@ class Net:
         headers = _Headers(scope)
         if road.kind == CLOSED and _is_operator(headers, scope):
             road = Road(road.pattern or address, OPENED, "the operator's own key")
-        passage = Passage(road, address, engine, headers, self._recorder.admit)
+        whose = partial(self._whose, headers, scope)
+        passage = Passage(road, address, engine, headers, self._recorder.admit, whose)
         if road.kind != REPORTED:
             passage.call_id = str(uuid.uuid4())
         if road.kind == CLOSED:
@@ -171,10 +173,12 @@ class Net:
                 "operator, who can open it.",
                 "road_closed",
             )
-        keys = [key for key in _keys_shown(passage.headers, scope) if key]
-        if keys:  # whoever shows none is nobody's tenant
-            passage.identity = next(filter(None, map(self._recorder.identity_of, keys)), None)
+        if any(_keys_shown(passage.headers, scope)):  # whoever shows none is nobody's tenant
+            passage.identity = passage.whose()
             self._recorder.answered(passage, Answer(status=403, ended_ns=time.time_ns(), finished=True))
+
+    def _whose(self, headers: Mapping[str, str], scope: Scope) -> Identity | None:
+        return next(filter(None, map(self._recorder.identity_of, _keys_shown(headers, scope))), None)
 
 
 async def _reported(passage: Passage) -> None:

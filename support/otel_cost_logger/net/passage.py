@@ -14,6 +14,10 @@ from otel_cost_logger.net.usage import AnswerReader
 from otel_cost_logger.progress import Progress
 
 
+def _nobody() -> Identity | None:
+    return None
+
+
 def _nothing() -> Mapping[str, Any]:
     return MappingProxyType({})  # Python 3.11 takes none as a default
 
@@ -32,8 +36,9 @@ class Passage:
     """What is known of a request.
 
     ``road`` says who counts it, ``address`` is where it came in, ``engine`` the address that it is passed on to where
-    it is, ``began_ns`` when it came, in nanoseconds since the epoch. ``upstream`` reads what the engine says, where
-    LiteLLM may lose it. ``stopped`` means that the proxy ends it, because it stops.
+    it is, ``began_ns`` when it came, in nanoseconds since the epoch. ``whose`` looks up the key that it shows, for what
+    LiteLLM refuses before anybody is authenticated. ``upstream`` reads what the engine says, where LiteLLM may lose it.
+    ``stopped`` means that the proxy ends it, because it stops.
     """
 
     road: Road
@@ -41,6 +46,7 @@ class Passage:
     engine: str
     headers: Mapping[str, str]
     admit: Callable[[Passage], Awaitable[None]]
+    whose: Callable[[], Identity | None] = _nobody
     began_ns: int = field(default_factory=time.time_ns)
     call_id: str = ""
     identity: Identity | None = None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import litellm
 
+from otel_cost_logger.budgets.bound import sequences
 from otel_cost_logger.claims import claims_of
 from otel_cost_logger.deployments import Deployment, served_name, serving
 from otel_cost_logger.net.roads import CLOSED, OPENED, REPORTED
@@ -65,7 +66,8 @@ def record_of_passage(passage: Passage, answer: Answer, book: PriceBook | None) 
     model = clean(body.get("model") if isinstance(body.get("model"), str) else said.get("model")) or UNKNOWN
     served = clean(said.get("model")) or None
     deployment = passage.deployment or deployment_of(model, served)
-    tenant_id, tenant_source = tenant_of(passage.identity, unknown_key=status in (401, 403))
+    identity = passage.identity or passage.whose()  # what is refused at once, nobody has authenticated
+    tenant_id, tenant_source = tenant_of(identity, unknown_key=status in (401, 403))
     if usage is not None and usage.total:
         cost = cost_of_passage(model, served, deployment, passage.began_ns, book, usage)
     else:
@@ -92,7 +94,7 @@ def record_of_passage(passage: Passage, answer: Answer, book: PriceBook | None) 
         tenant_id=tenant_id,
         tenant_source=tenant_source,
         tenant_claimed=clean(claims_of({"body": body, "headers": headers})) or None,
-        key_alias=(clean(passage.identity.key_alias) or None) if passage.identity else None,
+        key_alias=(clean(identity.key_alias) or None) if identity else None,
         outcome=outcome,
         prompt_tokens=usage.prompt if usage else 0,
         completion_tokens=usage.completion if usage else 0,
@@ -123,10 +125,11 @@ def completed(
 ) -> CallRecord:
     """``record``, which LiteLLM's hooks gave for a call of this passage, with what they did not know: whose key it was,
     and what the engine counted. ``request`` is the call's."""
+    identity = passage.identity or (passage.whose() if record.tenant_source == TENANT_NONE else None)
     # Behind a road that was opened LiteLLM may make calls in a name of its own.
-    if passage.identity is not None and (record.tenant_source == TENANT_NONE or passage.road.kind == OPENED):
-        tenant_id, tenant_source = tenant_of(passage.identity)
-        alias = clean(passage.identity.key_alias) or None
+    if identity is not None and (record.tenant_source == TENANT_NONE or passage.road.kind == OPENED):
+        tenant_id, tenant_source = tenant_of(identity)
+        alias = clean(identity.key_alias) or None
         record = record._replace(tenant_id=tenant_id, tenant_source=tenant_source, key_alias=alias)
     if passage.road.kind != REPORTED:
         record = record._replace(call_id=passage.call_id)
@@ -171,16 +174,17 @@ def _priced(record: CallRecord, book: PriceBook | None) -> Cost:
 def usage_of(reader: AnswerReader, body: Mapping[str, Any], outcome: str) -> tuple[Usage | None, str]:
     """The tokens of an answer, and who counted them.
 
-    Where the engine said nothing in a stream, its pieces are counted, and the prompt is by LiteLLM's tokenizer.
+    Where the engine said nothing in a stream, its pieces are counted, and the prompt is by LiteLLM's tokenizer; without
+    a ``body`` nobody knows the prompt.
     """
     usage = reader.usage()
     if usage is not None and outcome != SUCCESS and reader.uncounted and reader.deltas > usage.completion:
         return usage._replace(completion=reader.deltas), USAGE_ESTIMATED  # it would have counted at the end
     if usage is not None:
-        # Of several choices each piece of a stream counts its own only.
-        whole = outcome == SUCCESS or _choices(body) == 1
+        # Of several prompts or choices each piece of a stream counts its own only.
+        whole = outcome == SUCCESS or sequences(body) == 1
         return usage, (USAGE_ENGINE if whole else USAGE_ESTIMATED) if usage.total else USAGE_NONE
-    if not reader.deltas:
+    if not reader.deltas or not body:
         return None, USAGE_NONE
     prompt = " ".join(str(body[field]) for field in _PROMPT_FIELDS if field in body)
     return Usage(litellm.token_counter(model="", text=prompt), reader.deltas), USAGE_ESTIMATED
