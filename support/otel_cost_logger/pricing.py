@@ -62,10 +62,15 @@ def cost_of(
         return Cost(0, without_tokens, None)
     if nano_usd is None:
         return Cost(0, UNPRICED, None)
-    if use_custom_pricing_for_model(litellm_params):
+    if has_custom_price(litellm_params):
         return Cost(nano_usd, CUSTOM_PRICE, _version_of(_prices(litellm_params)))
     # The map gives 0.0, not "unknown", for a model that it does not have.
     return Cost(nano_usd, COST_MAP, _COST_MAP_VERSION) if nano_usd else Cost(0, UNPRICED, None)
+
+
+def has_custom_price(litellm_params: Mapping[Any, Any]) -> bool:
+    """True when the deployment has prices of its own."""
+    return bool(use_custom_pricing_for_model(litellm_params))
 
 
 def cost_by_book(
@@ -110,7 +115,7 @@ def cost_of_tokens(
     price = price_for(model, served, litellm_params, at_ns)
     if price is None:
         return None
-    custom = use_custom_pricing_for_model(litellm_params)
+    custom = has_custom_price(litellm_params)
     nano_usd = price.nano_usd(prompt_tokens, completion_tokens, cached_tokens)
     source, version = (CUSTOM_PRICE, _version_of(_prices(litellm_params))) if custom else (COST_MAP, _COST_MAP_VERSION)
     return _recordable(nano_usd, source, version)

@@ -24,7 +24,15 @@ from otel_cost_logger.claims import claims_of
 from otel_cost_logger.keys.entries import TenantKey
 from otel_cost_logger.planned import PlannedSpan, planned_for
 from otel_cost_logger.prices.book import PriceBook
-from otel_cost_logger.pricing import NOT_CHARGED, UNKNOWN_COST, Cost, cost_by_book, cost_of, cost_of_tokens
+from otel_cost_logger.pricing import (
+    NOT_CHARGED,
+    UNKNOWN_COST,
+    Cost,
+    cost_by_book,
+    cost_of,
+    cost_of_tokens,
+    has_custom_price,
+)
 from otel_cost_logger.progress import Progress, details_of, progress_of
 
 SCHEMA_VERSION = "1"
@@ -466,7 +474,7 @@ def _cost(
     stale: bool,
 ) -> Cost:
     # LiteLLM from 1.110 on charges a reranking by its search units alone: 0, whatever its tokens cost.
-    if stale or payload.get("response_cost") == 0:
+    if stale or (payload.get("response_cost") == 0 and has_custom_price(params)):
         cost = cost_of_tokens(book, model, served, params, start_ns, **tokens)
     else:
         cost = cost_by_book(book, model, served, start_ns, **tokens) if book is not None else None

@@ -174,7 +174,7 @@ def test_a_caller_who_leaves_while_a_call_is_repeated_leaves_one_record(
     logger._in_flight._grace_seconds = 0.0
 
     async def serve() -> None:
-        enter(Passage(Roads().of("/v1/chat/completions"), "", "", {}, logger._begin))  # type: ignore[arg-type]
+        enter(Passage(Roads().of("/v1/chat/completions", "POST"), "", "", {}, logger._begin))  # type: ignore[arg-type]
         await logger.async_pre_call_hook(SimpleNamespace(api_key="a" * 64), None, request, "acompletion")
         for _ in range(2):
             await logger.async_pre_call_deployment_hook(request, "acompletion")

@@ -200,8 +200,6 @@ def config(side: SideEngine, pooling: str, engine: str, slow: str) -> dict[str, 
         deployment("rerank", "hosted_vllm/reranker", side.url, PRICES | {"mode": "rerank"}),
         deployment("whisper", "hosted_vllm/whisper", f"{side.url}/v1", PRICES | {"mode": "audio_transcription"}),
     ]
-    config["litellm_settings"] |= {"cache": True, "cache_params": {"type": "local", "mode": "default_off"}}
-    config["litellm_settings"]["callbacks"] += ["telling.instance"]
     config["general_settings"]["pass_through_endpoints"] = [
         {"path": "/direct", "target": f"{slow}/v1/chat/completions", "auth": True},
         {"path": "/below", "target": f"{slow}/v1", "include_subpath": True, "auth": True},
@@ -229,9 +227,12 @@ def census(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             slow = Mock("census-slow", args=["--tpot-ms", "25", "--served-model-name", "slow", "mistral-7b"])
             engine = Mock("census-engine", args=["--enable-faults", "--tpot-ms", "1"])
             urls[1:] = [running.enter_context(mock).url for mock in (engine, slow)]
+        configuration = config(side, *urls[:2], urls[-1])
+        configuration["litellm_settings"] |= {"cache": True, "cache_params": {"type": "local", "mode": "default_off"}}
+        configuration["litellm_settings"]["callbacks"] += ["telling.instance"]
         started = stack(
             "census",
-            config=config(side, *urls[:2], urls[-1]),
+            config=configuration,
             backend=urls[1],
             tenants=[TENANT, SPENT, TALKER, *map(leaver, LEFT)],
             processor="durable",

@@ -233,7 +233,7 @@ def books(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Books]:
         shared = Mock("random-shared", args=faulty)
         for mock in (*own.values(), pooling, shared):
             resources.enter_context(mock)
-        shipped_and_more = config(side, pooling, shared.url)
+        shipped_and_more = config(side, pooling.url, shared.url, shared.url)
         shipped_and_more["model_list"] += [
             {
                 "model_name": f"of-{tenant}",
