@@ -13,7 +13,6 @@ from pathlib import Path
 import httpx
 
 from benchmarks.callback_overhead import measure as callback_overhead
-from benchmarks.dead_collector import measure as dead_collector
 from benchmarks.engine_latency import measure as engine_latency
 from benchmarks.gpu import command
 from benchmarks.gpu.steps import NAMES
@@ -29,10 +28,8 @@ from benchmarks.harness.rendering import NotDrawn, render
 from benchmarks.harness.results import RESULTS, Result, ResultError, is_label, load_result, newest_results
 from benchmarks.harness.run import run
 from benchmarks.mock_headroom import measure as mock_headroom
+from benchmarks.processors import measure as processors
 from benchmarks.proxy_scale import measure as proxy_scale
-from benchmarks.span_losses import measure as span_losses
-from benchmarks.span_processors import measure as span_processors
-from benchmarks.survival import measure as survival
 from benchmarks.throughput import measure as throughput
 from workbook.children import ChildError
 from workbook.counters import EngineRestarted, EngineUnreadable
@@ -46,10 +43,7 @@ _ALL = (
     proxy_scale.BENCHMARK,
     gpu_smoke.BENCHMARK,
     callback_overhead.BENCHMARK,
-    span_processors.BENCHMARK,
-    span_losses.BENCHMARK,
-    dead_collector.BENCHMARK,
-    survival.BENCHMARK,
+    processors.BENCHMARK,
 )
 BENCHMARKS = {benchmark.name: benchmark for benchmark in _ALL}
 _NOT_MEASURED = (

@@ -58,7 +58,7 @@ from benchmarks.harness import load, machine, statistics
 from benchmarks.harness.benchmark import Benchmark, Choice, Measurement, NotMeasured, Parameter, Parameters
 from benchmarks.harness.machine import CpuMeter
 from benchmarks.harness.provenance import unimported
-from benchmarks.span_processors.receiver import CountingReceiver, counting_receiver
+from benchmarks.harness.receiver import CountingReceiver, counting_receiver
 from otel_cost_logger.settings import HTTP_PROTOBUF
 from workbook.environment import child_environment
 from workbook.paths import ROOT, build_dir

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.callback_overhead.names import NAIVE, NONE, NOOP, NOOP_AGAIN, OTEL_V1, OURS_BATCH
 from benchmarks.harness.load import Request, closed_loop
 from benchmarks.harness.machine import CpuMeter
-from benchmarks.span_processors.receiver import CountingReceiver
+from benchmarks.harness.receiver import CountingReceiver
 from otel_cost_logger.settings import HTTP_PROTOBUF
 from workbook.ports import listener
 from workbook.services import Mock, Proxy

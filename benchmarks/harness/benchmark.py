@@ -150,6 +150,17 @@ class Measurement:
     caveats: list[str] = field(default_factory=list)
 
 
+def joined(parts: Mapping[str, Measurement]) -> Measurement:
+    """One measurement of several phases: by their names in the summary, and in each sample's ``phase``."""
+    return Measurement(
+        samples=[{"phase": phase, **sample} for phase, part in parts.items() for sample in part.samples],
+        summary={phase: part.summary for phase, part in parts.items()},
+        findings=[f"{phase}: {finding}" for phase, part in parts.items() for finding in part.findings],
+        faults=list(dict.fromkeys(f"{phase}: {fault}" for phase, part in parts.items() for fault in part.faults)),
+        caveats=list(dict.fromkeys(f"{phase}: {caveat}" for phase, part in parts.items() for caveat in part.caveats)),
+    )
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """``modules`` are those whose code decides what is measured; results of different code are not comparable."""

@@ -1,8 +1,10 @@
-"""A collector that notes which spans have come, and how often, and keeps nothing else.
+"""A collector that counts spans and keeps nothing, so that it costs as little as a collector written in Python can.
 
-Each span says in its id whose it is and which (`span_id`). ``python -m benchmarks.span_losses.receiver FILE HTTP GRPC``
-listens on these two ports (0 for free ones), tells them as `workbook.receiver` does, takes its faults, and counts in
-``FILE``, which exists and holds a byte for each span that there can be. What has been counted is there after a restart.
+``python -m benchmarks.harness.receiver FILE HTTP GRPC`` listens on these two ports (0 for free ones), tells them as
+`workbook.receiver` does and takes its faults. ``FILE`` exists. Its first bytes are the number of spans accepted so far,
+which is up to date before the sender gets its answer. Where there is more in it, each further byte belongs to the span
+with that number as its id (`span_id`), and says how often it came, 255 times at most. All of it outlives a restart. The
+process ends when its stdin closes.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ import json
 import mmap
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from workbook.faults import Fault, Faults
 from workbook.receiver import Ledger, Receiver, serve_grpc, serve_http
 
 MOST_SPANS = 65_536  # of one run, numbered from 1
+_COUNT = 8  # bytes
 _READY_SECONDS = 60.0  # beside many other programs that start
 
 
@@ -35,61 +39,77 @@ def span_id(run: int, number: int) -> int:
 
 
 class Arrivals(Ledger):
-    """Counts in the file ``path`` how often each span came; in one byte, so 255 times at most."""
+    """Counts in the file ``path``."""
 
     def __init__(self, path: Path) -> None:
         with path.open("r+b") as file:
-            self._times = mmap.mmap(file.fileno(), 0)
+            self._counts = mmap.mmap(file.fileno(), 0)
         self._lock = threading.Lock()
 
     def append(self, request: ExportTraceServiceRequest) -> None:
         """Count the request's spans."""
+        spans = [span for resource in request.resource_spans for scope in resource.scope_spans for span in scope.spans]
         with self._lock:
-            for resource in request.resource_spans:
-                for scope in resource.scope_spans:
-                    for span in scope.spans:
-                        place = int.from_bytes(span.span_id, "big")
-                        self._times[place] = min(255, self._times[place] + 1)
+            if len(self._counts) > _COUNT:
+                for span in spans:
+                    place = _COUNT + int.from_bytes(span.span_id, "big")
+                    self._counts[place] = min(255, self._counts[place] + 1)
+            count = int.from_bytes(self._counts[:_COUNT], "little") + len(spans)
+            self._counts[:_COUNT] = count.to_bytes(_COUNT, "little")
 
 
-class ArrivalReceiver:
-    """The receiver's process, to be stopped, restarted and made to fail; its files are in ``folder``.
+class CountingReceiver:
+    """The receiver's process ``pid``, to be stopped, restarted and made to fail, with its files in ``folder``.
 
-    There may be ``runs`` runs. Raises `ChildDied` or `ChildNotReady` with the last lines of its log.
+    ``endpoints`` are its URLs by protocol. It tells the spans of ``runs`` runs apart. Raises `ChildDied` or
+    `ChildNotReady` with the last lines of its log.
     """
 
-    def __init__(self, folder: Path, runs: int) -> None:
+    def __init__(self, folder: Path, runs: int = 0) -> None:
         self._folder = folder
-        self._file = folder / "arrivals"
-        self._file.write_bytes(bytes((runs + 1) * MOST_SPANS))
+        self._file = folder / "received"
+        self._file.write_bytes(bytes(_COUNT + (runs + 1) * MOST_SPANS * (runs > 0)))
         self._ports = ("0", "0")
-        self._child: Child | None = None
         self.restart()
 
     def restart(self) -> None:
         """Start it, on the ports that it had before if it had any."""
-        command = [sys.executable, "-m", "benchmarks.span_losses.receiver", str(self._file), *self._ports]
+        command = [sys.executable, "-m", "benchmarks.harness.receiver", str(self._file), *self._ports]
         self._child = Child("receiver", command, log=self._folder / "receiver.log")
         told = self._child.wait_for_announcement(_READY_SECONDS)
+        self.pid = self._child.pid
         self.endpoints = {HTTP_PROTOBUF: str(told["http"]), GRPC: str(told["grpc"])}
         self._ports = (told["http"].rpartition(":")[2], told["grpc"].rpartition(":")[2])
 
     def stop(self) -> None:
         """End it; nobody listens on its ports then."""
-        if self._child is not None:
-            self._child.stop()
+        self._child.stop()
 
     def fail(self, **fault: Any) -> None:
         """Answer as `workbook.faults` describes from the next request on; without a fault, as it should."""
         url = f"{self.endpoints[HTTP_PROTOBUF]}/fault"
         httpx.put(url, json=fault, timeout=30, trust_env=False).raise_for_status()
 
+    def spans(self) -> int:
+        """How many spans it has accepted so far."""
+        with self._file.open("rb") as file:
+            return int.from_bytes(file.read(_COUNT), "little")
+
     def times(self, run: int) -> npt.NDArray[np.uint8]:
         """How often each span of ``run`` has come by now; the first is at 0."""
-        begin = span_id(run, 1)
         with self._file.open("rb") as file:
-            file.seek(begin)
+            file.seek(_COUNT + span_id(run, 1))
             return np.frombuffer(file.read(MOST_SPANS - 1), dtype=np.uint8)
+
+
+@contextmanager
+def counting_receiver(folder: Path, runs: int = 0) -> Iterator[CountingReceiver]:
+    """A `CountingReceiver` that ends with the ``with`` block."""
+    receiver = CountingReceiver(folder, runs)
+    try:
+        yield receiver
+    finally:
+        receiver.stop()
 
 
 def main(argv: Sequence[str]) -> int:

@@ -1,6 +1,6 @@
 """A process that makes spans, to be killed.
 
-``python -m benchmarks.span_losses.emitter JSON`` does what the `Task` in ``JSON`` says: it makes spans at a steady
+``python -m benchmarks.processors.emitter JSON`` does what the `Task` in ``JSON`` says: it makes spans at a steady
 pace, or a number of them as fast as it can. It says ``{"ready": true}``, and begins when it is told to, so that many
 can begin together. When its stdin closes it shuts the provider down, in order, and ends. How many spans have ended is
 in a file after each of them, so that it outlives ``kill -9``. A span is made only when the one before has ended: when a
@@ -16,8 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,10 +26,9 @@ from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
-from benchmarks.span_losses.findings import BATCH_FLUSHING
-from benchmarks.span_losses.receiver import span_id
-from benchmarks.span_processors.blocks import PROCESSORS, otlp_exporter
-from benchmarks.span_processors.findings import BATCH
+from benchmarks.harness.receiver import span_id
+from benchmarks.processors.costs import otlp_exporter, processor
+from benchmarks.processors.names import BATCH, BATCH_FLUSHING
 from otel_cost_logger.termination import FlushOnTermination
 
 COUNT_BYTES = 8
@@ -53,9 +51,6 @@ class Task:
     ended: str
     ledger: str
     begin: str
-
-    def as_json(self) -> str:
-        return json.dumps(asdict(self))
 
 
 class _NumberedIds(RandomIdGenerator):
@@ -88,7 +83,7 @@ def run(task: Task) -> None:
         signal.signal(signal.SIGTERM, on_sigterm)
     unlimited = SpanLimits.UNSET
     provider = TracerProvider(
-        resource=Resource.create({"service.name": "span_losses"}),
+        resource=Resource.create({"service.name": "processors"}),
         sampler=ALWAYS_ON,
         id_generator=_NumberedIds(task.run),
         span_limits=SpanLimits(max_span_attributes=unlimited, max_span_attribute_length=unlimited),
@@ -96,7 +91,7 @@ def run(task: Task) -> None:
     )
     provider.add_span_processor(_processor(task))
     attributes: list[dict[str, Any]] = json.loads(Path(task.attributes).read_text())
-    tracer = provider.get_tracer("span_losses")
+    tracer = provider.get_tracer("processors")
     with Path(task.ended).open("r+b") as file:
         ended = mmap.mmap(file.fileno(), COUNT_BYTES)
     print(json.dumps({"ready": True}), flush=True)
@@ -120,15 +115,9 @@ def run(task: Task) -> None:
 def _processor(task: Task) -> SpanProcessor:
     exporter = otlp_exporter(task.protocol, task.endpoint)
     if task.processor == BATCH_FLUSHING:
-        return FlushOnTermination(PROCESSORS[BATCH](exporter, Path(task.ledger)))
-    return PROCESSORS[task.processor](exporter, Path(task.ledger))
-
-
-def main(argv: Sequence[str]) -> int:
-    """Do the task in the only argument."""
-    run(Task(**json.loads(argv[0])))
-    return 0
+        return FlushOnTermination(processor(BATCH, exporter, Path(task.ledger)))
+    return processor(task.processor, exporter, Path(task.ledger))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run(Task(**json.loads(sys.argv[1])))

@@ -10,10 +10,10 @@ import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
 from benchmarks import __main__ as command_line
+from benchmarks.harness.receiver import counting_receiver
 from benchmarks.harness.results import load_result
-from benchmarks.span_processors.findings import ARMS, DRAIN_ARMS, DURABLE_NOTED
-from benchmarks.span_processors.receiver import counting_receiver
-from benchmarks.span_processors.spans import cost_records, cost_spans
+from benchmarks.processors.names import ARMS, DRAIN_ARMS, DURABLE_NOTED
+from benchmarks.processors.spans import cost_records, cost_spans
 from otel_cost_logger.attributes import SCHEMA
 from otel_cost_logger.settings import CONSOLE
 from workbook.paths import BUILD_VARIABLE
@@ -49,17 +49,17 @@ def test_bursts_that_batch_would_drop_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(BUILD_VARIABLE, str(tmp_path / "build"))
-    assert command_line.main(["span-processors", "--burst", "2048", "--out", str(tmp_path / "results")]) == 1
+    assert command_line.main(["processors", "--burst", "2048", "--out", str(tmp_path / "results")]) == 1
     assert "overflow the queue of BatchSpanProcessor, which holds 2048" in capsys.readouterr().err
 
 
 def test_two_small_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(BUILD_VARIABLE, str(tmp_path / "build"))
-    words = ["span-processors", "--rounds", "2", "--burst", "64", "--backlog", "1100"]
+    words = ["processors", "--phases", "costs", "--rounds", "2", "--burst", "64", "--backlog", "1100"]
     assert command_line.main([*words, "--out", str(tmp_path / "results")]) == command_line.NOT_FOR_QUOTING
-    (path,) = (tmp_path / "results").glob("*/*-span_processors.json")
+    (path,) = (tmp_path / "results").glob("*/*-processors.json")
     result = load_result(path)
-    assert "2 rounds are too few: an interval needs at least 10" in result.validity.reasons
+    assert "costs: 2 rounds are too few: an interval needs at least 10" in result.validity.reasons
     assert not [reason for reason in result.validity.reasons if "arrived" in reason or "confirmed" in reason]
     samples: list[Any] = list(result.samples)
     order = [(s["round"], (s["arm"], s["exporter"])) for s in samples]
@@ -81,8 +81,8 @@ def test_two_small_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert sample["callback_cpu_seconds"] > 0
         assert sample["callback_seconds"] > 0
         assert (sample["noting_cpu_seconds"] > 0) is (sample["arm"] == DURABLE_NOTED)
-    targets: Any = result.summary["targets"]
+    summary: Any = result.summary["costs"]
     for protocol in ("http/protobuf", "grpc"):
-        assert {target["limit"] for target in targets[protocol].values()} == {8.0, 2.0, 0.5, 10_000.0}
+        assert {target["limit"] for target in summary["targets"][protocol].values()} == {8.0, 2.0, 0.5, 10_000.0}
     assert list((tmp_path / "build").rglob("*.db*")) == []
     assert str(tmp_path) not in result.model_dump_json()

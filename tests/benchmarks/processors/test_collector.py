@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks.dead_collector import findings
-from benchmarks.dead_collector.figure import draw
-from benchmarks.dead_collector.findings import ALIVE, DEAD, PROBE, PROCESSORS, REQUEST, Sample, evaluate
 from benchmarks.harness.results import RESULTS, Result, load_result
+from benchmarks.harness.rounds import Sample
+from benchmarks.processors.figure import draw
+from benchmarks.processors.findings import collector as evaluate
+from benchmarks.processors.names import ALIVE, DEAD, PROBE, PROCESSORS, REQUEST
 from workbook.paths import BUILD_VARIABLE
 
-PARAMETERS: dict[str, Any] = {"rounds": 3, "protocol": "http/protobuf"}
+PARAMETERS: dict[str, Any] = {"protocol": "http/protobuf"}
 
 
-def made(rounds: int = 3) -> list[Sample]:
+def made(rounds: int = 4) -> list[Sample]:
     """Only Simple, and only without a collector, makes anybody wait: every second request and each probe."""
     samples: list[Sample] = []
     for processor in PROCESSORS:
@@ -35,16 +36,16 @@ def test_who_waits_is_told() -> None:
     assert found.faults == []
     rows = {(row["processor"], row["collector"], row["step"]): row for row in found.summary["rows"]}
     held_up = rows["simple", DEAD, REQUEST]
-    assert (held_up["count"], held_up["least_seconds"], held_up["most_seconds"]) == (6, 0.012, 7.0)
+    assert (held_up["count"], held_up["least_seconds"], held_up["most_seconds"]) == (8, 0.012, 7.0)
     assert {key: row["over_limit"] for key, row in rows.items() if row["over_limit"]} == {
-        ("simple", DEAD, REQUEST): 3,
-        ("simple", DEAD, PROBE): 3,
+        ("simple", DEAD, REQUEST): 4,
+        ("simple", DEAD, PROBE): 4,
     }
     assert found.findings[0].startswith(
         "Simple: requests take 12 ms to 12 ms with a collector and 12 ms to 7 s without; /health/liveliness 12 ms to "
-        "12 ms and 7 s to 7 s; 3 of 3 such probes took longer than 1 s"
+        "12 ms and 7 s to 7 s; 4 of 4 such probes took longer than 1 s"
     )
-    assert evaluate(made(2), PARAMETERS | {"rounds": 2}).faults == ["2 rounds are too few: it takes 3"]
+    assert evaluate(made(2), PARAMETERS).faults == ["2 rounds are too few: it takes 4"]
 
 
 def test_stored_results_say_what_their_samples_say() -> None:
@@ -62,22 +63,18 @@ def test_the_figure_shows_every_request(result: Result) -> None:
     requests, probes = figure.axes
     for axes, per_round in ((requests, 2), (probes, 1)):
         points = [len(line.get_xdata()) for line in axes.lines if line.get_linestyle() == "None"]
-        assert points == [3 * 3 * per_round] * 2
+        assert points == [4 * 3 * per_round] * 2
     assert [label.get_text() for label in requests.get_yticklabels()] == ["Simple", "Batch", "Durable"]
-    assert "three" not in figure.get_supxlabel()
-    assert "3 rounds of two requests and a probe" in " ".join(figure.get_supxlabel().split())
-    with pytest.raises(ValueError, match="shows a result of dead_collector, not of example"):
-        draw(result)
+    assert "4 rounds of two requests and a probe" in " ".join(figure.get_supxlabel().split())
 
 
 @pytest.mark.timeout(300)
 def test_with_the_real_proxy_nobody_waits_for_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(BUILD_VARIABLE, str(tmp_path / "build"))
-    monkeypatch.setattr("benchmarks.dead_collector.measure.PROCESSORS", ("batch",))
-    monkeypatch.setattr(findings, "PROCESSORS", ("batch",))
-    words = ["run", "dead_collector", "--rounds", "1", "--out", str(tmp_path / "results")]
+    monkeypatch.setattr("benchmarks.processors.proxied.PROCESSORS", ("batch",))
+    words = ["run", "processors", "--phases", "collector", "--runs", "1", "--out", str(tmp_path / "results")]
     assert command_line.main(words) == command_line.NOT_FOR_QUOTING
-    (path,) = (tmp_path / "results").glob("*/*-dead_collector.json")
+    (path,) = (tmp_path / "results").glob("*/*-processors.json")
     samples: list[Any] = list(load_result(path).samples)
     steps = [(sample["collector"], sample["step"]) for sample in samples]
     assert steps == [(collector, step) for collector in (ALIVE, DEAD) for step in (REQUEST, REQUEST, PROBE)]

@@ -1,8 +1,8 @@
-"""What becomes of the same calls' records when the proxy is killed, or the collector is away, refuses, or is slow?
+"""The real proxy: what becomes of the records of its calls on a bad day, and whom a dead collector holds up.
 
 Three span processors, OpenTelemetry's Simple and Batch and the plugin's Durable, each with its own defaults, send the
-records of the real LiteLLM proxy to the real receiver by OTLP over HTTP. For each of them and each scenario everything
-is started anew and the same number of calls is made:
+records of the LiteLLM proxy to the real receiver by OTLP. Everything is started anew for each of them and each scenario
+of *proxy*, and the same number of calls is made:
 
 - ``kill``: ``kill -9`` of the proxy in the middle of them; it is started again and gets the rest;
 - ``away``: after a quarter of them the collector's process is gone, and comes back on its port;
@@ -13,59 +13,73 @@ While the collector fails, half of the calls are made, as fast as the proxy answ
 time. Then the collector is well again and the rest is made. The caller's list of answered calls, by the id in each
 answer, is held against what the receiver has when everything has come to rest. In the end the proxy gets SIGTERM and
 exports what it still holds: that is the batch's best case.
+
+For *collector* there is one caller. First the collector is there, then its port is closed. In both cases the caller
+makes rounds of three steps, one after the other and a fifth of a second apart: a request, another request,
+``GET /health/liveliness``. Two requests, and a pause, because LiteLLM calls the plugin a moment after it has answered:
+whom a slow export holds up is whoever comes next, a caller or the probe. Before the rounds one of each, which is not
+kept: it opens connections and imports what is needed.
 """
 
 from __future__ import annotations
 
 import resource
 import sqlite3
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any
 
+import httpx
 from tqdm import tqdm
 
-from benchmarks.harness import ledgers, load, machine
-from benchmarks.harness.benchmark import Benchmark, Measurement, Parameter, Parameters
+from benchmarks.harness.benchmark import Measurement, NotMeasured, Parameters
 from benchmarks.harness.ledgers import SpanCount
-from benchmarks.harness.load import Request
+from benchmarks.harness.load import Load, Request, closed_loop
 from benchmarks.harness.machine import CpuMeter
-from benchmarks.survival import calls, findings
-from benchmarks.survival.calls import Callers, Calls
-from benchmarks.survival.findings import (
+from benchmarks.harness.rounds import Sample
+from benchmarks.processors.findings import AT_A_TIME, collector, records
+from benchmarks.processors.names import (
+    ALIVE,
     AWAY,
     BATCH,
+    DEAD,
     DURABLE,
     KILL,
-    MINIMUM_CALLS,
-    MINIMUM_OUTAGE_SECONDS,
+    PROBE,
     PROCESSORS,
+    PROXY_SCENARIOS,
     REFUSES,
-    SCENARIOS,
+    REQUEST,
     SIMPLE,
     SLOW,
-    Sample,
-    evaluate,
 )
 from otel_cost_logger.ledger.file import open_for_reading
 from otel_cost_logger.ledger.reading import Status, status
+from otel_cost_logger.settings import GRPC
 from workbook.counters import wait_idle
 from workbook.engine import MODEL_NAME
 from workbook.services import Receiver
 from workbook.stacks import Processor, Stack, stack
 
-NAME = "survival"
-
 _TENANT = "tenant-acme"
+_BODY = {
+    "model": "mistral-7b",
+    "messages": [{"role": "user", "content": "How is the weather in Delft?"}],
+    "max_tokens": 16,
+}
 # Each processor's own default, where the workbook's stacks have spans wait for less.
 _DELAY_MS = {SIMPLE: "", BATCH: "5000", DURABLE: "1000"}
 _SLOW_SECONDS = 1.0
 _REST_SECONDS = 120.0
+_SETTLE_SECONDS = 15.0  # without a new span, after which Simple and Batch are taken to be through
 _POLL_SECONDS = 0.1
+_ANSWER_SECONDS = 60.0
+_PATIENT_SECONDS = 120.0
+_PAUSE_SECONDS = 0.2
 
 _Deed = Callable[[Receiver], None]
 _OUTAGES: dict[str, tuple[_Deed, _Deed]] = {  # how each begins and ends
@@ -75,37 +89,36 @@ _OUTAGES: dict[str, tuple[_Deed, _Deed]] = {  # how each begins and ends
 }
 
 
-def measure(parameters: Parameters) -> Measurement:
+def measure_records(parameters: Parameters) -> Measurement:
     """Every scenario with every processor, side by side. Each takes half a minute, and the outage if it has one."""
-    plan = [(processor, scenario) for scenario in SCENARIOS for processor in PROCESSORS]
+    plan = [(processor, scenario) for scenario in PROXY_SCENARIOS for processor in PROCESSORS]
     samples = []
     with tqdm(plan, unit="run", disable=None) as progress:
         for processor, scenario in progress:
             progress.set_description(f"{processor}, {scenario}")
-            samples.append(sample(processor, scenario, parameters))
-    return evaluate(samples, parameters)
+            samples.append(_sample(processor, scenario, parameters))
+    return records(samples, parameters)
 
 
-def sample(processor: Processor, scenario: str, parameters: Parameters) -> Sample:
-    """One scenario with one processor; see `findings` for what is in a sample."""
-    others, began = _others_seconds(), time.monotonic()
-    with stack(
-        f"{NAME}_{processor}_{scenario}",
+def _house(name: str, processor: Processor, parameters: Parameters) -> Stack:
+    return stack(
+        f"processors_{name}",
         processor=processor,
+        protocol="grpc" if parameters["protocol"] == GRPC else "http/protobuf",
         tenants=[_TENANT],
         env={"OTEL_BSP_SCHEDULE_DELAY": _DELAY_MS[processor]},
-    ) as house:
+    )
+
+
+def _sample(processor: Processor, scenario: str, parameters: Parameters) -> Sample:
+    others, began = _others_seconds(), time.monotonic()
+    with _house(f"{processor}_{scenario}", processor, parameters) as house:
         run = _Run(house, processor, parameters)
         found = run.kill() if scenario == KILL else run.outage(*_OUTAGES[scenario])
         counted = run.at_rest()
     others_cores = (_others_seconds() - others) / (time.monotonic() - began)
-    return {
-        "processor": processor,
-        "scenario": scenario,
-        **found,
-        **counted,
-        "others_cores": round(others_cores, 4),
-    }
+    where = {"processor": processor, "scenario": scenario}
+    return {**where, **found, **counted, "others_cores": round(others_cores, 4)}
 
 
 def _others_seconds() -> float:
@@ -122,24 +135,41 @@ class _Run:
         self._durable = processor == DURABLE
         self._calls = int(parameters["calls"])
         self._outage_seconds = float(parameters["outage_seconds"])
-        self._settle_seconds = float(parameters["settle_seconds"])
-        self._callers = Callers(_request(house, int(parameters["max_tokens"])), at_a_time=int(parameters["at_a_time"]))
-        self._made: list[Calls] = []
+        self._request = Request(
+            f"{house.proxy_url}/v1/chat/completions",
+            _BODY,
+            expected=b'"completion_tokens":',
+            headers=house.headers(_TENANT),
+        )
+        self._made: list[Load] = []
 
     @property
     def _produced(self) -> list[str]:
         return [call_id for made in self._made for call_id in made.call_ids]
 
+    @contextmanager
+    def _making(self, calls: int, **how: Any) -> Iterator[tuple[Load, Future[Load]]]:
+        """Calls in the background: what there is so far, and a future of the end, which is waited for."""
+        self._made.append(made := Load())
+        with ThreadPoolExecutor(1) as background:
+            asked = partial(closed_loop, self._request, connections=AT_A_TIME, timeout=_ANSWER_SECONDS)
+            end = background.submit(asked, calls=calls, seen=made, **how)
+            yield made, end
+            end.result()
+
+    def _make(self, calls: int) -> None:
+        with self._making(calls):
+            pass
+
     def _make_the_rest(self) -> None:
-        self._made.append(self._callers.make(self._calls - sum(made.sent for made in self._made)))
+        self._make(self._calls - sum(made.answered + made.errors.total() for made in self._made))
 
     def kill(self) -> dict[str, Any]:
         """Half of the calls, ``kill -9`` while they go on, a new start, and the rest."""
-        with self._callers.making(self._calls, break_off=True) as (made, end):
-            while len(made.call_ids) < self._calls // 2 and not end.done():
+        with self._making(self._calls, break_off=True) as (made, end):
+            while made.answered < self._calls // 2 and not end.done():
                 time.sleep(0.002)
             self._house.proxy.kill()
-        self._made.append(made)
         pending = self._pending()
         self._house.proxy.restart()
         self._make_the_rest()
@@ -147,14 +177,13 @@ class _Run:
 
     def outage(self, begin: _Deed, end: _Deed) -> dict[str, Any]:
         """A quarter of the calls, half of them while the collector fails, and the rest."""
-        self._made.append(self._callers.make(self._calls // 4))
+        self._make(self._calls // 4)
         begin(self._house.collector)
         over = time.monotonic() + self._outage_seconds
-        with self._callers.making(self._calls // 2, until=over) as (made, _):
+        with self._making(self._calls // 2, seconds=self._outage_seconds) as (made, _):
             time.sleep(max(0.0, over - time.monotonic()))
             pending = self._pending()
             end(self._house.collector)
-        self._made.append(made)
         self._make_the_rest()
         return {
             "pending_after_outage": pending,
@@ -176,7 +205,7 @@ class _Run:
         waiting, known = (ids & found for found in self._in_the_file())
         dropped = ids - here - waiting
         return {
-            "failed": dict(sum((made.failed for made in self._made), Counter())),
+            "failed": dict(sum((made.errors for made in self._made), Counter())),
             "served_by_mock": wait_idle(self._house.mock_url).models[MODEL_NAME].requests,
             "produced": len(self._produced),
             "exported": len(here),
@@ -191,7 +220,7 @@ class _Run:
     def _settle(self, deadline: float) -> bool:
         """Wait until all has arrived, or no more will; False when things still moved at the ``deadline``.
 
-        Of the ledger that can be known. Of the other processors it is guessed: nothing new for ``settle_seconds``.
+        Of the ledger that can be known. Of the other processors it is guessed: nothing new for `_SETTLE_SECONDS`.
         """
         spans, expected = SpanCount(self._house.ledger), len(self._produced)
         before, since = -1, time.monotonic()
@@ -202,7 +231,7 @@ class _Run:
                     return True
             elif (arrived := spans.so_far()) != before:
                 before, since = arrived, time.monotonic()
-            elif arrived >= expected or time.monotonic() > since + self._settle_seconds:
+            elif arrived >= expected or time.monotonic() > since + _SETTLE_SECONDS:
                 return True
             time.sleep(_POLL_SECONDS)
         return False
@@ -226,30 +255,40 @@ class _Run:
             return ids(book, "spans JOIN outbox USING (id)"), ids(book, "calls_in_flight")
 
 
-def _request(house: Stack, max_tokens: int) -> Request:
-    body = {
-        "model": "mistral-7b",
-        "messages": [{"role": "user", "content": "How is the weather in Delft?"}],
-        "max_tokens": max_tokens,
-    }
-    return Request(
-        f"{house.proxy_url}/v1/chat/completions", body, expected=b'"completion_tokens":', headers=house.headers(_TENANT)
-    )
+def measure_collector(parameters: Parameters) -> Measurement:
+    """Both states of the collector with each processor. Simple waits seven seconds for each request of the second."""
+    samples: list[Sample] = []
+    with tqdm(total=len(PROCESSORS) * 2 * int(parameters["runs"]), unit="round", disable=None) as progress:
+        for processor in PROCESSORS:
+            progress.set_description(processor)
+            for sample in _waits(processor, parameters):
+                samples.append(sample)
+                progress.update(sample["step"] == PROBE)
+    return collector(samples, parameters)
 
 
-BENCHMARK = Benchmark(
-    name=NAME,
-    question="What becomes of the same calls' records when the proxy is killed, or the collector is away, refuses, or "
-    "is slow?",
-    parameters=(
-        Parameter("calls", 1000, 8, f"in each scenario; fewer than {MINIMUM_CALLS} are not for quoting"),
-        Parameter("outage_seconds", 60.0, 0.1, f"of the collector; fewer than {MINIMUM_OUTAGE_SECONDS:g} likewise"),
-        Parameter("at_a_time", 16, 1, "callers, each with one call at a time"),
-        Parameter("max_tokens", 16, 1, "tokens of an answer"),
-        Parameter(
-            "settle_seconds", 15.0, 0.1, "without a new span, after which Simple and Batch are taken to be through"
-        ),
-    ),
-    measure=measure,
-    modules=(sys.modules[__name__], calls, findings, ledgers, load, machine),
-)
+def _waits(processor: Processor, parameters: Parameters) -> Iterator[Sample]:
+    with _house(f"{processor}_dead", processor, parameters) as house:
+        with house.http(_TENANT) as caller:
+            caller.timeout = httpx.Timeout(_PATIENT_SECONDS)
+            for step in (REQUEST, PROBE):
+                _seconds(caller, step)
+            for state in (ALIVE, DEAD):
+                if state == DEAD:
+                    house.collector.stop()
+                for number in range(int(parameters["runs"])):
+                    for step in (REQUEST, REQUEST, PROBE):
+                        time.sleep(_PAUSE_SECONDS)
+                        where = {"processor": processor, "collector": state, "round": number, "step": step}
+                        yield {**where, "seconds": round(_seconds(caller, step), 5)}
+        house.proxy.kill()  # an orderly end would try for half a minute to export to nobody
+
+
+def _seconds(caller: httpx.Client, step: str) -> float:
+    """How long one step takes. Raises `NotMeasured` when it is not answered well."""
+    began = time.perf_counter()
+    answer = caller.get("/health/liveliness") if step == PROBE else caller.post("/v1/chat/completions", json=_BODY)
+    seconds = time.perf_counter() - began
+    if answer.status_code != httpx.codes.OK:
+        raise NotMeasured(f"a {step} was answered with HTTP {answer.status_code}: {answer.text[:200]}")
+    return seconds

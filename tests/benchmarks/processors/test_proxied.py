@@ -1,4 +1,4 @@
-"""survival with the real proxy, mock and receiver, as small as it gets."""
+"""Calls through the real proxy on a bad day, with the mock and receiver, as small as it gets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import __main__ as command_line
 from benchmarks.harness.results import load_result
-from benchmarks.survival import measure as survival
+from benchmarks.processors import proxied
 from workbook.paths import BUILD_VARIABLE
 
 RUNS = [(processor, scenario) for scenario in ("kill", "503") for processor in ("batch", "durable")]
@@ -18,18 +18,21 @@ RUNS = [(processor, scenario) for scenario in ("kill", "503") for processor in (
 def test_a_kill_and_an_outage_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The batch loses what it holds when it is killed; the file loses nothing that was written to it."""
     monkeypatch.setenv(BUILD_VARIABLE, str(tmp_path / "build"))
-    monkeypatch.setattr(survival, "SCENARIOS", ("kill", "503"))
-    monkeypatch.setattr(survival, "PROCESSORS", ("batch", "durable"))
+    monkeypatch.setattr(proxied, "PROXY_SCENARIOS", ("kill", "503"))
+    monkeypatch.setattr(proxied, "PROCESSORS", ("batch", "durable"))
     never = {"batch": "600000"}  # however slow this machine is, a batch waits longer
-    monkeypatch.setattr(survival, "_DELAY_MS", survival._DELAY_MS | never)
-    words = ["run", "survival", "--calls", "24", "--outage-seconds", "3", "--at-a-time", "4"]
-    words += ["--settle-seconds", "1", "--out", str(tmp_path / "results")]
+    monkeypatch.setattr(proxied, "_DELAY_MS", proxied._DELAY_MS | never)
+    monkeypatch.setattr(proxied, "AT_A_TIME", 4)
+    monkeypatch.setattr(proxied, "_SETTLE_SECONDS", 1.0)
+    words = ["run", "processors", "--phases", "proxy", "--calls", "24", "--outage-seconds", "3"]
+    words += ["--out", str(tmp_path / "results")]
     assert command_line.main(words) == command_line.NOT_FOR_QUOTING
-    (path,) = (tmp_path / "results").glob("*/*-survival.json")
+    (path,) = (tmp_path / "results").glob("*/*-processors.json")
     result = load_result(path)
     # Everything but the size and the company that the tests have is as it should be: it adds up.
     assert [reason for reason in result.validity.reasons if "busy machine" not in reason] == [
-        "too small: it takes 1000 calls and 60 s of outage"
+        "proxy: 24 calls are too few: it takes 1000",
+        "proxy: an outage of 3 s is too short: 20 s",
     ]
     samples = {(sample["processor"], sample["scenario"]): sample for sample in result.samples}
     assert list(samples) == RUNS

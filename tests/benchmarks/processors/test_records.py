@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from benchmarks.harness.results import RESULTS, load_result
-from benchmarks.survival.findings import DURABLE, PROCESSORS, SCENARIOS, Sample, evaluate
+from benchmarks.harness.rounds import Sample
+from benchmarks.processors.findings import records as evaluate
+from benchmarks.processors.names import DURABLE, PROCESSORS, PROXY_SCENARIOS
 
 FULL = {"calls": 1000, "outage_seconds": 60.0}
 
@@ -67,8 +69,8 @@ def test_an_outage_in_which_nothing_was_answered(survival_samples: list[Sample])
 @pytest.mark.parametrize(
     ("number", "values", "fault"),
     [
-        (1, {"exported": 699}, "batch, kill: 984 records were produced, and 983 are accounted for"),
-        (5, {"pending": 3}, "durable, away: 1000 records were produced, and 1003 are accounted for"),
+        (1, {"exported": 699}, "batch, kill: 984 produced, and 983 are accounted for"),
+        (5, {"pending": 3}, "durable, away: 1000 produced, and 1003 are accounted for"),
         (4, {"failed": {"HTTP 500": 1}}, "batch, away: 1000 answered and 1 failed calls are not 1000"),
         (4, {"served_by_mock": 999}, "batch, away: 1000 calls were answered and 0 failed, the mock counts 999"),
         (0, {"served_by_mock": 1001}, "simple, kill: 984 calls were answered and 16 failed, the mock counts 1001"),
@@ -82,9 +84,15 @@ def test_faults(survival_samples: list[Sample], number: int, values: dict[str, A
     assert fault in faults[0]
 
 
-@pytest.mark.parametrize("small", [{"calls": 999}, {"outage_seconds": 59.9}])
-def test_a_small_run_is_not_for_quoting(survival_samples: list[Sample], small: dict[str, Any]) -> None:
-    assert "too small: it takes 1000 calls and 60 s of outage" in evaluate(survival_samples, {**FULL, **small}).faults
+@pytest.mark.parametrize(
+    ("small", "fault"),
+    [
+        ({"calls": 999}, "999 calls are too few: it takes 1000"),
+        ({"outage_seconds": 19.9}, "an outage of 19.9 s is too short: 20 s"),
+    ],
+)
+def test_a_small_run_is_not_for_quoting(survival_samples: list[Sample], small: dict[str, Any], fault: str) -> None:
+    assert fault in evaluate(survival_samples, {**FULL, **small}).faults
 
 
 def test_stored_results_say_what_their_samples_say() -> None:
@@ -98,7 +106,7 @@ def test_stored_results_say_what_their_samples_say() -> None:
         assert set(again.faults) <= set(stored.validity.reasons)
         rows = again.summary["rows"]
         assert {(row["scenario"], row["processor"]) for row in rows} == {
-            (scenario, processor) for scenario in SCENARIOS for processor in PROCESSORS
+            (scenario, processor) for scenario in PROXY_SCENARIOS for processor in PROCESSORS
         }
         durable = [row for row in rows if row["processor"] == DURABLE]
         assert all(row["noticed"] == row["dropped"] for row in durable), "no record is lost without a trace"

@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks import __main__ as command_line
 from benchmarks.harness.results import load_result
-from benchmarks.span_losses import measure as span_losses
-from benchmarks.span_losses.findings import (
+from benchmarks.processors import losses
+from benchmarks.processors.names import (
     AWAY,
     BATCH,
     BATCH_FLUSHING,
@@ -36,8 +36,8 @@ def test_more_spans_than_can_be_told_apart_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(BUILD_VARIABLE, str(tmp_path / "build"))
-    for words in (["--burst", "65536"], ["--rate", "2000"]):
-        assert command_line.main(["span-losses", *words, "--out", str(tmp_path / "results")]) == 1
+    for words in (["--flood", "65536"], ["--rate", "2000"]):
+        assert command_line.main(["processors", "--phases", "losses", *words, "--out", str(tmp_path / "results")]) == 1
         assert "cannot be told apart" in capsys.readouterr().err
 
 
@@ -46,19 +46,20 @@ def test_more_spans_than_can_be_told_apart_are_refused(
 def test_every_span_is_accounted_for(protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(BUILD_VARIABLE, str(tmp_path / "build"))
     plan = PLAN if protocol == "http/protobuf" else {KILL: PLAN[KILL]}
-    monkeypatch.setattr(span_losses, "PLAN", plan)
-    monkeypatch.setattr(span_losses, "_EARLIEST", 0.5)  # long before a batch is sent
-    monkeypatch.setattr(span_losses, "_LATEST", 1.0)
-    monkeypatch.setattr(span_losses, "_BEFORE_OUTAGE", 0.5)
-    monkeypatch.setattr(span_losses, "_AFTER_OUTAGE", 0.5)
-    words = ["span-losses", "--protocol", protocol, "--runs", "1", "--outage-seconds", "2", "--burst", "4000"]
+    monkeypatch.setattr(losses, "LOSS_PLAN", plan)
+    monkeypatch.setattr(losses, "_EARLIEST", 0.5)  # long before a batch is sent
+    monkeypatch.setattr(losses, "_LATEST", 1.0)
+    monkeypatch.setattr(losses, "_BEFORE_OUTAGE", 0.5)
+    monkeypatch.setattr(losses, "_AFTER_OUTAGE", 0.5)
+    words = ["processors", "--phases", "losses", "--protocol", protocol, "--runs", "1", "--outage-seconds", "2"]
+    words += ["--flood", "4000"]
     assert command_line.main([*words, "--out", str(tmp_path / "results")]) == command_line.NOT_FOR_QUOTING
-    (path,) = (tmp_path / "results").glob("*/*-span_losses.json")
+    (path,) = (tmp_path / "results").glob("*/*-processors.json")
     result = load_result(path)
     # Everything but the size and the company that the tests have is as it should be: it adds up.
     assert [reason for reason in result.validity.reasons if "busy" not in reason] == [
-        "1 runs are too few: a range needs at least 4",
-        "an outage of 2 s is too short: 20 s",
+        "losses: 1 runs are too few: it takes 4",
+        "losses: an outage of 2 s is too short: 20 s",
     ]
     samples: dict[tuple[str, str], Any] = {(s["scenario"], s["processor"]): s for s in result.samples}
     assert set(samples) == {(scenario, processor) for scenario in plan for processor in plan[scenario]}

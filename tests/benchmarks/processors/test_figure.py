@@ -1,4 +1,4 @@
-"""The figure shows what became of the records, and says where it comes from."""
+"""The figure of the proxy shows what became of the records, and says where it comes from."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from benchmarks.harness.results import Result, Validity
-from benchmarks.survival.figure import draw
-from benchmarks.survival.findings import Sample, evaluate
+from benchmarks.harness.rounds import Sample
+from benchmarks.processors.figure import draw
+from benchmarks.processors.findings import records as evaluate
 
 
 def caption(figure: Figure) -> str:
@@ -74,5 +75,5 @@ def test_the_survival_figure_says_where_it_comes_from(survived: Result) -> None:
 
 
 def test_a_survival_figure_of_something_else_is_refused(result: Result) -> None:
-    with pytest.raises(ValueError, match="shows a result of survival, not of example"):
+    with pytest.raises(ValueError, match="example has no phase that is drawn"):
         draw(result)

@@ -1,4 +1,4 @@
-"""How many spans does each span processor lose when its process or its collector fails, or a burst is too large?
+"""Losses: what each span processor loses when its process or its collector fails, or a burst is too large.
 
 Each run is a process of its own that makes cost spans at a steady pace, through one span processor and OpenTelemetry's
 own OTLP exporter, to a receiver that notes each span's id. Five things happen:
@@ -22,42 +22,28 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmarks.harness.benchmark import Benchmark, Choice, Measurement, NotMeasured, Parameter, Parameters
-from benchmarks.span_losses import emitter, findings, receiver
-from benchmarks.span_losses.emitter import COUNT_BYTES, Task
-from benchmarks.span_losses.findings import (
-    AWAY,
-    BURST,
-    KILL,
-    MINIMUM_OUTAGE_SECONDS,
-    MINIMUM_RUNS,
-    PLAN,
-    TERMINATE,
-    Sample,
-    evaluate,
-)
-from benchmarks.span_losses.receiver import MOST_SPANS, ArrivalReceiver
-from benchmarks.span_processors import blocks, spans
-from benchmarks.span_processors.spans import cost_records, cost_spans
+from benchmarks.harness.benchmark import Measurement, NotMeasured, Parameters
+from benchmarks.harness.receiver import MOST_SPANS, CountingReceiver
+from benchmarks.harness.rounds import Sample
+from benchmarks.processors.emitter import COUNT_BYTES, Task
+from benchmarks.processors.findings import losses
+from benchmarks.processors.names import AWAY, BURST, KILL, LOSS_PLAN, TERMINATE
+from benchmarks.processors.spans import cost_records, cost_spans
 from otel_cost_logger.ledger.file import open_for_reading
 from otel_cost_logger.ledger.reading import status
-from otel_cost_logger.settings import GRPC, HTTP_PROTOBUF
 from workbook.children import Child
-from workbook.paths import build_dir
-
-NAME = "span_losses"
 
 _SIGNALS = {KILL: signal.SIGKILL, TERMINATE: signal.SIGTERM}
 _EARLIEST, _LATEST = 6.0, 11.0  # seconds from the first span to the signal
@@ -70,29 +56,22 @@ _DRAIN_SECONDS = 30.0
 _AT_REST_SECONDS = 0.5  # for requests that had been sent when their sender was killed
 
 
-def measure(parameters: Parameters) -> Measurement:
-    """Every scenario, each with all its processes. Takes three and a half minutes by default.
+def measure(parameters: Parameters, folder: Path) -> Measurement:
+    """Every scenario, each with all its processes. Takes a minute and a half, and two outages.
 
     Raises `NotMeasured` for more spans in one run than the receiver can tell apart.
     """
     seconds = _LATEST + _BEFORE_OUTAGE + float(parameters["outage_seconds"]) + _AFTER_OUTAGE + _STOP_SECONDS
-    if max(int(parameters["burst"]), float(parameters["rate"]) * seconds) >= MOST_SPANS:
-        raise NotMeasured(
-            f"more than {MOST_SPANS:,} spans in one run cannot be told apart; lower the rate or the burst"
-        )
-    folder = build_dir() / "runs" / NAME
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    print("making the spans' attributes ...", file=sys.stderr)
+    if max(int(parameters["flood"]), float(parameters["rate"]) * seconds) >= MOST_SPANS:
+        raise NotMeasured(f"more than {MOST_SPANS:,} spans in one run cannot be told apart: lower rate or flood")
     attributes = folder / "attributes.json"
     made = cost_spans(cost_records(_KINDS, seed=int(parameters["seed"])))
     attributes.write_text(json.dumps([dict(span.attributes or {}) for span in made]))
     samples: list[Sample] = []
-    for scenario, processors in (progress := tqdm(PLAN.items(), unit="scenario", disable=None)):
+    for scenario, processors in (progress := tqdm(LOSS_PLAN.items(), unit="scenario", disable=None)):
         progress.set_description(scenario)
         samples += _Scenario(scenario, processors, parameters, folder / scenario, attributes).measure()
-    shutil.rmtree(folder)
-    return evaluate(samples, parameters)
+    return losses(samples, parameters)
 
 
 class _Run:
@@ -133,15 +112,13 @@ class _Run:
 
     def launch(self, spans: int) -> None:
         """Start the process, which is to make so many ``spans``."""
-        command = [sys.executable, "-m", "benchmarks.span_losses.emitter", self._task(spans=spans).as_json()]
+        task = json.dumps(asdict(self._task(spans=spans)))
+        command = [sys.executable, "-m", "benchmarks.processors.emitter", task]
         self._child = Child(f"emitter {self.number}", command, log=self._folder / f"emitter-{self.number}.log")
 
-    def wait_ready(self) -> None:
-        """Return when it could make spans. Raises `ChildDied` or `ChildNotReady`."""
-        self.child.wait_for_announcement(_READY_SECONDS)
-
     def begin(self) -> None:
-        """Let it make spans."""
+        """Let it make spans, when it can. Raises `ChildDied` or `ChildNotReady`."""
+        self.child.wait_for_announcement(_READY_SECONDS)
         self._begin.touch()
         self._began = time.monotonic()
 
@@ -183,11 +160,11 @@ class _Scenario:
         folder.mkdir()
         self._scenario = scenario
         self._rate = 0.0 if scenario == BURST else float(parameters["rate"])
-        self._burst = int(parameters["burst"])
+        self._burst = int(parameters["flood"])
         self._outage_seconds = float(parameters["outage_seconds"])
         self._chance = random.Random(f"{parameters['seed']} {scenario}")
         count = int(parameters["runs"])
-        self._receiver = ArrivalReceiver(folder, count * len(processors))
+        self._receiver = CountingReceiver(folder, count * len(processors))
         task = partial(
             Task,
             per_second=self._rate,
@@ -207,7 +184,7 @@ class _Scenario:
                 for run in self._runs:
                     run.launch(MOST_SPANS - 1)
                 for run in self._runs:
-                    run.wait_ready()
+                    run.child.wait_for_announcement(_READY_SECONDS)
                 for run in self._runs:
                     run.begin()
                 self._signals() if self._scenario in _SIGNALS else self._outage()
@@ -216,7 +193,7 @@ class _Scenario:
             self._together(self._drain, [run for run in self._runs if run.pending])
             return [
                 self._sample(run, at_once[run.number])
-                for processor in PLAN[self._scenario]
+                for processor in LOSS_PLAN[self._scenario]
                 for run in self._runs
                 if run.processor == processor
             ]
@@ -251,7 +228,6 @@ class _Scenario:
     def _bursts(self) -> None:
         for run in self._runs:
             run.launch(self._burst)
-            run.wait_ready()
             run.begin()
             run.wait_for_all(self._burst)
             run.stop()
@@ -285,24 +261,3 @@ class _Scenario:
             "duplicates": int((times > 1).sum()),
             "seconds": round(run.seconds, 3),
         }
-
-
-BENCHMARK = Benchmark(
-    name=NAME,
-    question="How many spans does each span processor lose when its process or its collector fails, or a burst is too "
-    "large?",
-    parameters=(
-        Choice("protocol", HTTP_PROTOBUF, (HTTP_PROTOBUF, GRPC), "of the OTLP exporter"),
-        Parameter(
-            "runs", MINIMUM_RUNS, 1, f"of each processor in each scenario; fewer than {MINIMUM_RUNS} are too few"
-        ),
-        Parameter("rate", 100.0, 1.0, "spans per second of each process"),
-        Parameter("burst", 10_000, 1, "spans made as fast as can be"),
-        Parameter(
-            "outage_seconds", MINIMUM_OUTAGE_SECONDS, 1.0, f"of the collector; under {MINIMUM_OUTAGE_SECONDS:g} too few"
-        ),
-        Parameter("seed", 0, 0, "of the moments of signals and the spans' attributes"),
-    ),
-    measure=measure,
-    modules=(sys.modules[__name__], emitter, findings, receiver, blocks, spans),
-)
