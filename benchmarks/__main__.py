@@ -13,10 +13,8 @@ from pathlib import Path
 import httpx
 
 from benchmarks.callback_overhead import measure as callback_overhead
-from benchmarks.engine_latency import measure as engine_latency
 from benchmarks.gpu import command
 from benchmarks.gpu.steps import NAMES
-from benchmarks.gpu_smoke import measure as gpu_smoke
 from benchmarks.harness.backends import REAL_KINDS, SHAPE
 from benchmarks.harness.benchmark import AnyParameter, Benchmark, Choice, NotMeasured, Parameter, Value, Words
 from benchmarks.harness.benchmark import words as benchmark_words
@@ -27,9 +25,7 @@ from benchmarks.harness.provenance import machine_label
 from benchmarks.harness.rendering import NotDrawn, render
 from benchmarks.harness.results import RESULTS, Result, ResultError, is_label, load_result, newest_results
 from benchmarks.harness.run import run
-from benchmarks.mock_headroom import measure as mock_headroom
 from benchmarks.processors import measure as processors
-from benchmarks.proxy_scale import measure as proxy_scale
 from benchmarks.throughput import measure as throughput
 from workbook.children import ChildError
 from workbook.counters import EngineRestarted, EngineUnreadable
@@ -37,11 +33,7 @@ from workbook.engine import EngineNotBuilt, ModelNotMade
 from workbook.paths import BUILD_VARIABLE, build_dir, shown
 
 _ALL = (
-    mock_headroom.BENCHMARK,
-    engine_latency.BENCHMARK,
     throughput.BENCHMARK,
-    proxy_scale.BENCHMARK,
-    gpu_smoke.BENCHMARK,
     callback_overhead.BENCHMARK,
     processors.BENCHMARK,
 )
@@ -144,7 +136,7 @@ def _compare(first: Path, second: Path) -> int:
 
 
 def _with_run(words: list[str]) -> list[str]:
-    """A benchmark's name as the first word is short for ``run NAME``: ``gpu-smoke`` is ``run gpu_smoke``."""
+    """A benchmark's name as the first word is short for ``run NAME``, with dashes where it has underscores."""
     name = words[0].replace("-", "_") if words else ""
     return ["run", name, *words[1:]] if name in BENCHMARKS else words
 

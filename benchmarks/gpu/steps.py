@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from benchmarks.gpu_smoke.measure import BENCHMARK as SMOKE
+from benchmarks.gpu.smoke import BENCHMARK as SMOKE
 from benchmarks.harness.benchmark import Benchmark, Value
-from benchmarks.proxy_scale.measure import BENCHMARK as PROXY_SCALE
 from benchmarks.throughput.measure import BENCHMARK as THROUGHPUT
 
 
@@ -62,11 +61,11 @@ STEPS = (
     ),
     Step(
         "attribution",
-        "what proxy and callback cost, closed and open loop, and with the collector away; the books",
+        "what proxy and callback cost, closed and open loop; the books",
         THROUGHPUT,
         minutes=8,
-        given={"size": "full", "phases": "arms,open,outage", "lengths": "128/128", "loads": "8,64", "per_caller": 2},
-        rehearsed={**_FEW_TOKENS, "loads": "2", "open_seconds": 3.0, "outage_seconds": 3.0},
+        given={"size": "full", "phases": "arms,open", "lengths": "128/128", "loads": "8,64", "per_caller": 2},
+        rehearsed={**_FEW_TOKENS, "loads": "2", "open_seconds": 3.0},
         proxied=True,
     ),
     Step(
@@ -109,10 +108,10 @@ STEPS = (
     Step(
         "proxy-scale",
         "workers of one proxy in front of the mock, on this host's cores",
-        PROXY_SCALE,
+        THROUGHPUT,
         minutes=3,
-        given={"workers": "1,2,4,8"},
-        rehearsed={"workers": "1,2", "rounds": 2},
+        given={"phases": "workers", "counts": "1,2,4,8"},
+        rehearsed={"counts": "1,2", "rounds": 2},
         proxied=True,
     ),
 )

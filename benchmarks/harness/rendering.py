@@ -30,6 +30,8 @@ def figure_of(result: Result) -> Any:
         raise NotDrawn(f"no figure without {missing.name}: install the workbook (make env)") from missing
     try:
         return draw(result)
+    except ValueError as nothing:
+        raise NotDrawn(str(nothing)) from nothing
     except (KeyError, IndexError, TypeError) as error:
         raise NotDrawn(
             f"the result was stored by another version of {result.benchmark}, and its figure finds no {error}; "

@@ -14,11 +14,12 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.harness.load import Request, parse_head
+from workbook.engine import MODEL_NAME
 
 MakeRequest = Callable[[int, int], Request]
 """Gives the request with the running number ``number`` and the answer's length ``max_tokens``."""
@@ -72,6 +73,21 @@ def varied_prompt(words: int, seed: int) -> str:
     bag = list(itertools.islice(itertools.cycle(_WORDS.split()), words))
     random.Random(seed).shuffle(bag)
     return "".join(f" {word}" for word in bag)
+
+
+def streamed(url: str, headers: Mapping[str, str], words: int, seed: int) -> MakeRequest:
+    """Requests to ``url`` for streams of full length, each with a prompt of its own of so many ``words``."""
+
+    def make(number: int, max_tokens: int) -> Request:
+        body = {
+            "model": MODEL_NAME,
+            "messages": [{"role": "user", "content": varied_prompt(max(1, words), seed + number)}],
+            **{"max_tokens": max_tokens, "ignore_eos": True, "temperature": 0},
+            **{"stream": True, "stream_options": {"include_usage": True}},
+        }
+        return Request(f"{url}/v1/chat/completions", body, expected=b"", headers=headers)
+
+    return make
 
 
 def closed_loop(

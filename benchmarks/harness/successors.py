@@ -12,6 +12,9 @@ SUCCESSORS = {
     "span_losses": ("processors", "losses"),
     "survival": ("processors", "proxy"),
     "dead_collector": ("processors", "collector"),
+    "mock_headroom": ("throughput", "headroom"),
+    "proxy_scale": ("throughput", "workers"),
+    "engine_latency": ("throughput", "latency"),
 }
 """The benchmark and the phase of it, by the old name."""
 

@@ -7,20 +7,19 @@ from typing import Any
 
 import pytest
 
+from benchmarks.harness.rounds import Sample
 from benchmarks.throughput.findings import (
     ARMS,
     ARMS_PHASE,
     BATCH,
     DIRECT,
     EXPORTING,
+    LATENCY,
     OPEN,
-    OUTAGE,
     PREFILL,
     PROXY,
     PROXY_AGAIN,
-    SIMPLE,
     SWEEP,
-    Sample,
     evaluate,
 )
 from benchmarks.throughput.roofline import Device, Model
@@ -72,7 +71,7 @@ def made(repeats: int = 3) -> list[Sample]:
         runs += [closed(PREFILL, repeat, DIRECT, 8, output_len=1)]
         runs += [closed(ARMS_PHASE, repeat, arm, 8, slower=factor) for arm, factor in slower.items()]
         runs += [opened(OPEN, repeat, arm) for arm in slower]
-    return [*runs, opened(OUTAGE, 0, SIMPLE, answered=10, errors={"timed out": 40})]
+    return runs
 
 
 def changed(samples: list[Sample], **values: Any) -> list[Sample]:
@@ -114,12 +113,29 @@ def test_prefill_and_decode_rates_come_from_answers_of_one_token_and_of_many() -
     assert evaluate(without, seed=0, engine=ABOUT).summary["token_rates"] is None
 
 
-def test_open_loops_and_an_outage() -> None:
+def test_open_loops() -> None:
     summary = evaluate(made(), seed=0, engine=ABOUT).summary
     assert [entry["arm"] for entry in summary[OPEN]] == [DIRECT, PROXY, PROXY_AGAIN, BATCH]
     assert summary[OPEN][0]["e2el_p50_ms"] == 200
-    (away,) = summary[OUTAGE]
-    assert away["answered_share"] == 0.2
+    samples = [run | {"answered": 10, "errors": {"timed out": 40}} if run["phase"] == OPEN else run for run in made()]
+    assert evaluate(samples, seed=0, engine=ABOUT).summary[OPEN][0]["answered_share"] == 0.2
+
+
+def test_the_fitted_mock_stands_beside_the_engine() -> None:
+    runs = [
+        closed(phase, repeat, DIRECT, concurrency)
+        for repeat in range(3)
+        for concurrency in (1, 4, 16)
+        for phase in (SWEEP, LATENCY)
+    ]
+    for run in runs:
+        run["client"]["median_ttft_ms"] = 50.0 + 2.0 * (run["concurrency"] - 1)
+    latency = evaluate(runs, seed=0, engine=ABOUT).summary[LATENCY]
+    assert latency["fit"]["flags"] == {
+        **{"ttft_ms": 50.0, "ttft_ms_per_running": 2.0, "tpot_ms": 10.0, "tpot_ms_per_running": 0.0}
+    }
+    for arm in ("engine", "mock"):
+        assert [point["ttft_ms"]["median"] for point in latency["curves"][arm]] == [50.0, 56.0, 80.0]
 
 
 def test_the_ceiling_is_told_and_cannot_be_exceeded() -> None:

@@ -31,10 +31,8 @@ def test_without_a_client_it_says_how_to_get_one(
 
 def test_times_per_token_come_from_the_true_length() -> None:
     told = {"ttfts": [0.1, 0.2, 9.0], "latencies": [0.5, 0.8, 9.0], "errors": ["", "", "HTTP 500"]}
-    assert throughput._median_tpot_ms(told, 5) == pytest.approx((100 + 150) / 2)
-    assert throughput._median_tpot_ms(told, 1) is None
-    assert throughput._good(told, 5, ttft_ms=150, tpot_ms=120) == 1
-    assert throughput._good(told, 5, ttft_ms=1000, tpot_ms=1000) == 2
+    assert throughput._times(told, 5) == [(100.0, pytest.approx(100)), (200.0, pytest.approx(150))]
+    assert throughput._times(told, 1) == [(100.0, None), (200.0, None)]
 
 
 def test_only_numbers_of_the_report_are_kept() -> None:
@@ -46,6 +44,12 @@ def test_an_open_loop_needs_a_rate(tmp_path: Path, capsys: pytest.CaptureFixture
     words = ["throughput", "--engine", "mock", "--phases", "sweep,open", "--out", str(tmp_path)]
     assert command_line.main(words) == 1
     assert "add it to --phases" in capsys.readouterr().err
+
+
+def test_a_fit_needs_three_concurrencies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["throughput", "--engine", "mock", "--phases", "sweep,latency", "--concurrencies", "1,2"]
+    assert command_line.main([*words, "--out", str(tmp_path)]) == 1
+    assert "three or more concurrencies" in capsys.readouterr().err
 
 
 def test_without_litellm_it_says_what_can_be_measured(
@@ -74,15 +78,15 @@ def test_a_slowed_down_device_is_told() -> None:
 @pytest.mark.engine
 def test_the_real_client_measures_the_mock_on_every_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(BUILD_VARIABLE, str(tmp_path / "build"))
-    words = ["throughput", "--engine", "mock", "--concurrencies", "2", "--loads", "2", "--lengths", "128/32"]
-    words += ["--phases", "sweep,prefill,arms,open", "--arms", "direct,proxy,batch", "--num-warmups", "1"]
+    words = ["throughput", "--engine", "mock", "--concurrencies", "1,2,4", "--loads", "2", "--lengths", "128/32"]
+    words += ["--phases", "sweep,prefill,arms,open,latency", "--arms", "direct,proxy,batch"]
     words += ["--repeats", "2", "--open-seconds", "1", "--out", str(tmp_path / "results")]
     assert command_line.main(words) == command_line.NOT_FOR_QUOTING
     (path,) = (tmp_path / "results").glob("*/*-throughput.json")
     result = load_result(path)
     assert "2 repeats are too few: an interval needs at least 3" in result.validity.reasons
     assert not [reason for reason in result.validity.reasons if "spans" in reason or "completed" in reason]
-    assert len({sample["seed"] for sample in result.samples}) == len(result.samples) == 2 * (1 + 1 + 3 + 3)
+    assert len({sample["seed"] for sample in result.samples}) == len(result.samples) == 2 * (3 + 1 + 3 + 3 + 3)
     samples: list[Any] = list(result.samples)
     for sample in samples:
         assert sample["counted_completion_tokens"] == sample["counted_requests"] * sample["output_len"]
@@ -91,7 +95,7 @@ def test_the_real_client_measures_the_mock_on_every_way(tmp_path: Path, monkeypa
             sample["counted_completion_tokens"] if sample["arm"] == "batch" else 0
         )
         if sample["phase"] != "open":
-            assert sample["counted_requests"] == sample["client"]["completed"] + 1
+            assert sample["counted_requests"] == sample["client"]["completed"] + 2
     assert result.summary["token_rates"] is not None or any("token" in finding for finding in result.findings)
     assert str(tmp_path) not in result.model_dump_json()
     assert "sk-" not in result.model_dump_json()

@@ -1,4 +1,4 @@
-"""How a time grows with the requests that run beside one: a straight line, by least squares."""
+"""The mock's latency model: straight lines by least squares through the engine's times against its concurrency."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-
-_Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -23,10 +20,6 @@ class Line:
     per_other_ms: float
     r_squared: float
     worst_relative_error: float
-
-    def at(self, others: float) -> float:
-        """Milliseconds beside so many other requests."""
-        return self.base_ms + self.per_other_ms * others
 
 
 def fit_line(others: Sequence[float], milliseconds: Sequence[float]) -> Line:
@@ -43,23 +36,36 @@ def fit_line(others: Sequence[float], milliseconds: Sequence[float]) -> Line:
         )
     if not (np.isfinite(y).all() and (y > 0).all()):
         raise ValueError("times must be positive and finite")
-    base, slope = min(_candidates(x, y), key=lambda line: float((((line[0] + line[1] * x) / y - 1) ** 2).sum()))
+    # The unbounded least squares line if it is allowed, else the best of those on the two bounds.
+    one, columns = np.ones_like(y), np.column_stack([1 / y, x / y])
+    (base, slope), *_ = np.linalg.lstsq(columns, one, rcond=None)
+    if base < 0 or slope < 0:
+        (level,), *_ = np.linalg.lstsq(columns[:, :1], one, rcond=None)
+        (through_zero,), *_ = np.linalg.lstsq(columns[:, 1:], one, rcond=None)
+        bounds = ((level, 0.0), (0.0, through_zero))
+        base, slope = min(bounds, key=lambda line: float(((columns @ line - 1) ** 2).sum()))
     residuals = y - (base + slope * x)
     spread = float(((y - y.mean()) ** 2).sum())
     return Line(
-        base_ms=base,
-        per_other_ms=slope,
+        base_ms=float(base),
+        per_other_ms=float(slope),
         r_squared=1.0 - float((residuals**2).sum()) / spread if spread else 1.0,
         worst_relative_error=float(np.abs(residuals / y).max()),
     )
 
 
-def _candidates(x: _Floats, y: _Floats) -> list[tuple[float, float]]:
-    """The unbounded least squares line if it is allowed, else the best ones on the two bounds."""
-    one = np.ones_like(y)
-    (base, slope), *_ = np.linalg.lstsq(np.column_stack([1 / y, x / y]), one, rcond=None)
-    if base >= 0 and slope >= 0:
-        return [(float(base), float(slope))]
-    (level,), *_ = np.linalg.lstsq((1 / y)[:, None], one, rcond=None)
-    (through_zero,), *_ = np.linalg.lstsq((x / y)[:, None], one, rcond=None)
-    return [(float(level), 0.0), (0.0, float(through_zero))]
+@dataclass(frozen=True)
+class Fit:
+    """Milliseconds to the first token, and per output token, against the number of other requests that run."""
+
+    ttft: Line
+    tpot: Line
+
+    def flags(self) -> dict[str, float]:
+        """The fields of `mock_vllm.latency.LatencyModel`, rounded as a profile holds them, to the microsecond."""
+        return {
+            "ttft_ms": round(self.ttft.base_ms, 3),
+            "ttft_ms_per_running": round(self.ttft.per_other_ms, 3),
+            "tpot_ms": round(self.tpot.base_ms, 3),
+            "tpot_ms_per_running": round(self.tpot.per_other_ms, 3),
+        }

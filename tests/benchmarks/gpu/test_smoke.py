@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks.gpu_smoke.measure import START, Journal, Skipped, StepFailed, _shareable
+from benchmarks.gpu.smoke import START, Journal, Skipped, StepFailed, _shareable
 from benchmarks.harness.backends import ATTEMPTS
 from benchmarks.harness.results import Result, load_result
 from workbook import engine
@@ -36,7 +36,8 @@ raise RuntimeError("no kernel image is available for execution on the device, se
 
 
 def smoked(tmp_path: Path, *words: str) -> tuple[int, Result]:
-    code = command_line.main(["gpu-smoke", *words, "--out", str(tmp_path / "results")])
+    words = ("gpu", "--steps", "smoke", *words, "--out", str(tmp_path / "results"))
+    code = command_line.main(words)
     (path,) = (tmp_path / "results").glob("*/*-gpu_smoke.json")
     return code, load_result(path)
 
@@ -106,7 +107,7 @@ def test_a_journal_goes_on_after_a_failure() -> None:
     assert [sample["outcome"] for sample in found.samples] == ["ok", "failed", "skipped"]
     assert found.samples[1]["prompt_tokens"] == 3
     assert found.faults == ["calls: tokens differ"]
-    assert "proxy was skipped: no proxy here" in found.caveats
+    assert "proxy: no proxy here" in found.caveats
     assert len(found.findings) == 3
 
 
@@ -137,13 +138,12 @@ def test_it_needs_no_more_than_an_environment_with_vllm_has() -> None:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT / 'support'}{os.pathsep}{ROOT}"}
     listed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert listed.returncode == 0, listed.stderr
-    assert "gpu_smoke" in listed.stdout
+    assert "throughput" in listed.stdout
 
 
 @pytest.mark.engine
 def test_the_rehearsal_on_a_cpu(tmp_path: Path) -> None:
-    words = ["--engine", "vllm-cpu", "--shape", "tiny", "--concurrency", "2", "--requests", "2", "--max-tokens", "4"]
-    _, result = smoked(tmp_path, *words)
+    _, result = smoked(tmp_path, "--engine", "vllm-cpu", "--shape", "tiny")
     assert steps(result) == [
         (name, "ok") for name in ("device", f"{START}as it is", "calls to the engine", "calls through the proxy")
     ]

@@ -1,9 +1,9 @@
 """Does a real vLLM start on this machine's GPU, answer directly and through the proxy, and count the same tokens?
 
-It runs with any Python that has vLLM, straight from the checkout: ``PYTHONPATH=support:. python -m benchmarks
-gpu-smoke``. Each step becomes one sample, with what it found or why it failed and the end of the log, and there is a
-result whatever happens: on a rented GPU the report of a failure is what was paid for. Nothing of the device's
-settings is changed. ``--engine vllm-cpu`` rehearses the same steps without a GPU.
+The first step of ``python -m benchmarks gpu``, with any Python that has vLLM, straight from the checkout. Each step
+becomes one sample, with what it found or why it failed and the end of the log, and there is a result whatever happens:
+on a rented GPU the report of a failure is what was paid for. Nothing of the device's settings is changed. ``--engine
+vllm-cpu`` rehearses the same steps without a GPU.
 
 The engine starts in eager mode first: it compiles nothing and needs the fewest kernels. If that fails, it is
 started with ever fewer of the optional ones (`backends.ATTEMPTS`).
@@ -37,8 +37,7 @@ from benchmarks.harness.backends import (
 )
 from benchmarks.harness.benchmark import Benchmark, Choice, Measurement, Parameter, Parameters
 from benchmarks.harness.ledgers import SpanCount, recorded
-from benchmarks.harness.load import Request
-from benchmarks.harness.streams import closed_loop, varied_prompt
+from benchmarks.harness.streams import closed_loop, streamed, varied_prompt
 from workbook.children import ChildError
 from workbook.counters import wait_idle
 from workbook.engine import MODEL_NAME
@@ -104,14 +103,14 @@ class Journal:
 
     def measurement(self, kind: str) -> Measurement:
         """Everything noted, as a measurement: failed steps are faults, skipped ones caveats."""
-        failed = [step for step in self.steps if step["outcome"] == "failed"]
-        skipped = [step for step in self.steps if step["outcome"] == "skipped"]
+        told = {step["step"]: f"{step['step']}: {step.get('reason')}" for step in self.steps}
+        outcomes = {step["step"]: step["outcome"] for step in self.steps}
         return Measurement(
             samples=self.steps,
-            summary={"engine": kind, "outcomes": {step["step"]: step["outcome"] for step in self.steps}},
+            summary={"engine": kind, "outcomes": outcomes},
             findings=[_sentence(step) for step in self.steps],
-            faults=[f"{step['step']}: {step['reason']}" for step in failed],
-            caveats=[caveat(kind), *(f"{step['step']} was skipped: {step['reason']}" for step in skipped)],
+            faults=[told[step] for step, outcome in outcomes.items() if outcome == "failed"],
+            caveats=[caveat(kind), *(told[step] for step, outcome in outcomes.items() if outcome == "skipped")],
         )
 
 
@@ -135,8 +134,12 @@ def _drive_engine(journal: Journal, kind: str, parameters: Parameters) -> None:
             break
     else:
         return
+
+    def direct() -> dict[str, Any]:
+        return _calls(engine.url, engine.url, {}, parameters, seed=1_000_000)
+
     try:
-        worked = journal.take("calls to the engine", lambda: _calls_to_the_engine(engine, parameters))
+        worked = journal.take("calls to the engine", direct)
         journal.take("calls through the proxy", lambda: _calls_through_the_proxy(engine, parameters))
     finally:
         engine.stop()
@@ -144,7 +147,10 @@ def _drive_engine(journal: Journal, kind: str, parameters: Parameters) -> None:
         engine = start(attempt, eager=False)
         try:
             if journal.take("start, compiled", partial(_start, engine)):
-                journal.take("calls to the compiled engine", lambda: _calls_to_the_engine(engine, parameters))
+                journal.take(
+                    "calls to the compiled engine",
+                    direct,
+                )
         finally:
             engine.stop()
 
@@ -155,7 +161,11 @@ def _device(kind: str) -> dict[str, Any]:
     )
     if asked.returncode:
         raise StepFailed("the engine's Python cannot import torch", {"log": _shareable(asked.stderr)})
-    facts = {**json.loads(asked.stdout.splitlines()[-1]), "devices": devices.devices(), "states": _states()}
+    facts = {
+        **json.loads(asked.stdout.splitlines()[-1]),
+        "devices": devices.devices(),
+        "states": devices.device_states(),
+    }
     if kind == CPU:
         return facts
     if not facts["cuda_available"]:
@@ -167,17 +177,9 @@ def _device(kind: str) -> dict[str, Any]:
     return facts
 
 
-def _states() -> list[dict[str, Any]]:
-    return devices.device_states()
-
-
 def _start(engine: Backend) -> dict[str, Any]:
     engine.start()
     return described(engine)
-
-
-def _calls_to_the_engine(engine: Backend, parameters: Parameters) -> dict[str, Any]:
-    return _calls(engine.url, engine.url, {}, parameters, seed=1)
 
 
 def _calls_through_the_proxy(engine: Backend, parameters: Parameters) -> dict[str, Any]:
@@ -185,7 +187,7 @@ def _calls_through_the_proxy(engine: Backend, parameters: Parameters) -> dict[st
         raise Skipped("this Python has no LiteLLM")
     with stack(f"{NAME}_proxy", backend=engine.url, tenants=[_TENANT]) as running:
         spans = SpanCount(running.ledger)
-        facts = _calls(running.proxy_url, engine.url, running.headers(_TENANT), parameters, seed=2)
+        facts = _calls(running.proxy_url, engine.url, running.headers(_TENANT), parameters, seed=2_000_000)
         spans.wait_for(facts["answered"])
         records = recorded(running.ledger)
     facts |= {
@@ -203,35 +205,24 @@ def _calls(
 ) -> dict[str, Any]:
     """Plain and streamed calls to ``url``; the engine's counters must agree with the answers' usage to the token."""
     max_tokens = int(parameters["max_tokens"])
-    prompt = (varied_prompt(_PROMPT_WORDS, seed * 1_000_000 + number) for number in range(10**6))
-
-    def body(max_tokens: int) -> dict[str, Any]:
-        return {
-            "model": MODEL_NAME,
-            "messages": [{"role": "user", "content": next(prompt)}],
-            "max_tokens": max_tokens,
-            "ignore_eos": True,
-            "temperature": 0,
-        }
-
-    def streamed(_number: int, max_tokens: int) -> Request:
-        asked = body(max_tokens) | {"stream": True, "stream_options": {"include_usage": True}}
-        return Request(f"{url}/v1/chat/completions", asked, expected=b"", headers=headers)
-
+    plain = []
     before = wait_idle(engine_url)
     with httpx.Client(base_url=url, headers=dict(headers), timeout=300, trust_env=False) as http:
-        plain = [
-            http.post("/v1/chat/completions", json=body(max_tokens)).raise_for_status().json()["usage"]
-            for _ in range(_PLAIN_CALLS)
-        ]
+        for number in range(_PLAIN_CALLS):
+            body = {
+                "model": MODEL_NAME,
+                "messages": [{"role": "user", "content": varied_prompt(_PROMPT_WORDS, seed + number)}],
+                **{"max_tokens": max_tokens, "ignore_eos": True, "temperature": 0},
+            }
+            plain.append(http.post("/v1/chat/completions", json=body).raise_for_status().json()["usage"])
     seen = closed_loop(
-        streamed,
+        streamed(url, headers, _PROMPT_WORDS, seed + _PLAIN_CALLS),
         concurrency=int(parameters["concurrency"]),
         requests=int(parameters["requests"]),
         max_tokens=max_tokens,
         timeout=300.0,
     )
-    states = _states()  # while the device is still warm from it
+    states = devices.device_states()  # while the device is still warm from it
     counted = wait_idle(engine_url).since(before)[MODEL_NAME]
     facts = {
         "answered": len(plain) + seen.answered,

@@ -13,9 +13,10 @@ from workbook.paths import BUILD_VARIABLE
 
 def test_two_workers_on_one_ledger_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(BUILD_VARIABLE, str(tmp_path / "build"))
-    words = ["proxy-scale", "--workers", "2", "--rounds", "2", "--seconds", "0.5", "--out", str(tmp_path / "results")]
+    words = ["throughput", "--phases", "workers", "--counts", "2", "--rounds", "2", "--block-seconds", "0.3"]
+    words += ["--out", str(tmp_path / "results")]
     assert command_line.main(words) == command_line.NOT_FOR_QUOTING
-    (path,) = (tmp_path / "results").glob("*/*-proxy_scale.json")
+    (path,) = (tmp_path / "results").glob("*/*-throughput.json")
     result = load_result(path)
     # A machine that runs tests is a busy one, and two rounds are few; records and answers must agree all the same.
     assert all("busy machine" in reason or "rounds are too few" in reason for reason in result.validity.reasons)

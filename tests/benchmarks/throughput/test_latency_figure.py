@@ -8,8 +8,8 @@ import pytest
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
-from benchmarks.engine_latency.figure import draw
 from benchmarks.harness.results import RESULTS, Result, Validity, load_result
+from benchmarks.throughput.figure import draw_latency as draw
 
 
 @pytest.fixture(scope="module")
@@ -57,5 +57,5 @@ def test_a_result_that_is_not_valid_says_so_in_the_picture(stored: Result) -> No
 
 
 def test_another_benchmarks_result_is_refused(result: Result) -> None:
-    with pytest.raises(ValueError, match="shows a result of engine_latency, not of example"):
+    with pytest.raises(ValueError, match="shows the phase latency of throughput, which a example has not"):
         draw(result)
