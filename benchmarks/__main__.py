@@ -32,12 +32,9 @@ from workbook.counters import EngineRestarted, EngineUnreadable
 from workbook.engine import EngineNotBuilt, ModelNotMade
 from workbook.paths import BUILD_VARIABLE, build_dir, shown
 
-_ALL = (
-    throughput.BENCHMARK,
-    callback_overhead.BENCHMARK,
-    processors.BENCHMARK,
-)
-BENCHMARKS = {benchmark.name: benchmark for benchmark in _ALL}
+BENCHMARKS = {
+    benchmark.name: benchmark for benchmark in (throughput.BENCHMARK, callback_overhead.BENCHMARK, processors.BENCHMARK)
+}
 _NOT_MEASURED = (
     *(NotMeasured, Refused, ChildError, EngineNotBuilt, ModelNotMade, EngineUnreadable, EngineRestarted),
     *(OSError, httpx.HTTPError),
@@ -80,14 +77,8 @@ def _run(arguments: argparse.Namespace, words: list[str]) -> int:
     benchmark = BENCHMARKS[arguments.name]
     parameters = {parameter.name: getattr(arguments, parameter.name) for parameter in benchmark.parameters}
     try:
-        path, result = run(
-            benchmark,
-            parameters,
-            root=arguments.out,
-            label=arguments.machine,
-            argv=words,
-            anyway=arguments.anyway,
-        )
+        where = {"root": arguments.out, "label": arguments.machine}
+        path, result = run(benchmark, parameters, **where, argv=words, anyway=arguments.anyway)
     except _NOT_MEASURED as error:
         print(f"benchmarks: {benchmark.name} was not measured: {error}", file=sys.stderr)
         return 1
@@ -164,13 +155,8 @@ def _parser() -> argparse.ArgumentParser:
     for option in _OF_GPU:
         _add_option(gpu, option)
     rendered = commands.add_parser("render", help="figures of stored results, as PNG files", allow_abbrev=False)
-    rendered.add_argument(
-        "results",
-        nargs="*",
-        type=Path,
-        metavar="RESULT",
-        help="result files; without any, the newest of each benchmark on each machine",
-    )
+    newest = "result files; without any, the newest of each benchmark on each machine"
+    rendered.add_argument("results", nargs="*", type=Path, metavar="RESULT", help=newest)
     rendered.add_argument("--out", type=Path, metavar="DIR", help="folder of the pictures (default: build/figures)")
     compared = commands.add_parser(
         "compare", help="does a second result say the same as the first?", allow_abbrev=False
@@ -201,13 +187,8 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_option(parser: argparse.ArgumentParser, parameter: AnyParameter) -> None:
-    parser.add_argument(
-        _option(parameter),
-        dest=parameter.name,
-        type=_value(parameter),
-        default=parameter.default,
-        help=parameter.help,
-    )
+    name, default = parameter.name, parameter.default
+    parser.add_argument(_option(parameter), dest=name, type=_value(parameter), default=default, help=parameter.help)
 
 
 def _option(parameter: AnyParameter) -> str:

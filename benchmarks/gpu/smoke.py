@@ -24,20 +24,11 @@ from typing import Any
 import httpx
 
 from benchmarks.harness import backends, devices, ledgers, load, streams
-from benchmarks.harness.backends import (
-    ATTEMPTS,
-    REAL_KINDS,
-    SHAPE,
-    Attempt,
-    backend,
-    caveat,
-    described,
-    engine_python,
-    proxy_is_there,
-)
-from benchmarks.harness.benchmark import Benchmark, Choice, Measurement, Parameter, Parameters
+from benchmarks.harness.backends import ATTEMPTS, backend, caveat, described
+from benchmarks.harness.benchmark import Benchmark, Choice, Measurement, Parameters
 from benchmarks.harness.ledgers import SpanCount, recorded
-from benchmarks.harness.streams import closed_loop, streamed, varied_prompt
+from benchmarks.harness.streams import streamed, varied_prompt
+from benchmarks.throughput import open_loop
 from workbook.children import ChildError
 from workbook.counters import wait_idle
 from workbook.engine import MODEL_NAME
@@ -50,8 +41,8 @@ START = "start in eager mode, "
 """A step of this name and an attempt's is the engine's start in eager mode."""
 
 _TENANT = "tenant-acme"
-_PLAIN_CALLS = 4
-_PROMPT_WORDS = 40
+_PLAIN_CALLS, _STREAMS = 4, 16
+_PROMPT_WORDS, _MAX_TOKENS = 40, 32
 _LOG_LINES, _LINE_LENGTH = 80, 300
 _DEVICE_SECONDS = 180.0  # importing torch from a cold disk takes its time
 _IDLE_MEMORY_MIB, _IDLE_PERCENT = 1024, 10
@@ -124,40 +115,33 @@ def measure(parameters: Parameters) -> Measurement:
 
 
 def _drive_engine(journal: Journal, kind: str, parameters: Parameters) -> None:
-    def start(attempt: Attempt, *, eager: bool) -> Backend:
-        shape = str(parameters["shape"])
-        return backend(NAME, kind, shape=shape, args=attempt.args, env=attempt.env, eager=eager)
-
     for attempt in ATTEMPTS if kind != CPU else ATTEMPTS[:1]:
-        engine = start(attempt, eager=True)
+        how: dict[str, Any] = {"shape": str(parameters["shape"]), "args": attempt.args, "env": attempt.env}
+        engine = backend(NAME, kind, **how, eager=True)
         if journal.take(f"{START}{attempt.name}", partial(_start, engine)):
             break
     else:
         return
-
-    def direct() -> dict[str, Any]:
-        return _calls(engine.url, engine.url, {}, parameters, seed=1_000_000)
-
-    try:
-        worked = journal.take("calls to the engine", direct)
-        journal.take("calls through the proxy", lambda: _calls_through_the_proxy(engine, parameters))
-    finally:
-        engine.stop()
+    with engine:
+        worked = journal.take("calls to the engine", partial(_calls, engine.url, engine.url, {}, seed=1_000_000))
+        journal.take("calls through the proxy", partial(_calls_through_the_proxy, engine))
     if worked and parameters["compiled"] == "yes":
-        engine = start(attempt, eager=False)
+        engine = backend(NAME, kind, **how, eager=False)
         try:
             if journal.take("start, compiled", partial(_start, engine)):
-                journal.take(
-                    "calls to the compiled engine",
-                    direct,
-                )
+                asked = partial(_calls, engine.url, engine.url, {}, seed=3_000_000)
+                journal.take("calls to the compiled engine", asked)
         finally:
             engine.stop()
 
 
 def _device(kind: str) -> dict[str, Any]:
     asked = subprocess.run(
-        [*engine_python(kind), "-c", _ASK_TORCH], capture_output=True, text=True, timeout=_DEVICE_SECONDS, check=False
+        [*backends.engine_python(kind), "-c", _ASK_TORCH],
+        capture_output=True,
+        text=True,
+        timeout=_DEVICE_SECONDS,
+        check=False,
     )
     if asked.returncode:
         raise StepFailed("the engine's Python cannot import torch", {"log": _shareable(asked.stderr)})
@@ -182,29 +166,22 @@ def _start(engine: Backend) -> dict[str, Any]:
     return described(engine)
 
 
-def _calls_through_the_proxy(engine: Backend, parameters: Parameters) -> dict[str, Any]:
-    if not proxy_is_there():
+def _calls_through_the_proxy(engine: Backend) -> dict[str, Any]:
+    if not backends.proxy_is_there():
         raise Skipped("this Python has no LiteLLM")
     with stack(f"{NAME}_proxy", backend=engine.url, tenants=[_TENANT]) as running:
-        spans = SpanCount(running.ledger)
-        facts = _calls(running.proxy_url, engine.url, running.headers(_TENANT), parameters, seed=2_000_000)
-        spans.wait_for(facts["answered"])
+        facts = _calls(running.proxy_url, engine.url, running.headers(_TENANT), seed=2_000_000)
+        SpanCount(running.ledger).wait_for(facts["answered"])
         records = recorded(running.ledger)
-    facts |= {
-        "records": records.spans,
-        "recorded_prompt_tokens": records.prompt_tokens,
-        "recorded_completion_tokens": records.completion_tokens,
-    }
+    facts |= {f"recorded_{name}": getattr(records, name) for name in ("prompt_tokens", "completion_tokens")}
+    facts["records"] = records.spans
     _require(records.spans == facts["answered"], "there is not one record for each call", facts)
     _require_same(facts, "recorded", "counted")
     return facts
 
 
-def _calls(
-    url: str, engine_url: str, headers: Mapping[str, str], parameters: Parameters, *, seed: int
-) -> dict[str, Any]:
+def _calls(url: str, engine_url: str, headers: Mapping[str, str], *, seed: int) -> dict[str, Any]:
     """Plain and streamed calls to ``url``; the engine's counters must agree with the answers' usage to the token."""
-    max_tokens = int(parameters["max_tokens"])
     plain = []
     before = wait_idle(engine_url)
     with httpx.Client(base_url=url, headers=dict(headers), timeout=300, trust_env=False) as http:
@@ -212,33 +189,30 @@ def _calls(
             body = {
                 "model": MODEL_NAME,
                 "messages": [{"role": "user", "content": varied_prompt(_PROMPT_WORDS, seed + number)}],
-                **{"max_tokens": max_tokens, "ignore_eos": True, "temperature": 0},
+                **{"max_tokens": _MAX_TOKENS, "ignore_eos": True, "temperature": 0},
             }
             plain.append(http.post("/v1/chat/completions", json=body).raise_for_status().json()["usage"])
-    seen = closed_loop(
-        streamed(url, headers, _PROMPT_WORDS, seed + _PLAIN_CALLS),
-        concurrency=int(parameters["concurrency"]),
-        requests=int(parameters["requests"]),
-        max_tokens=max_tokens,
-        timeout=300.0,
-    )
+    make = streamed(url, headers, _PROMPT_WORDS, seed + _PLAIN_CALLS)
+    arrivals = open_loop.open_loop(make, [0.0] * _STREAMS, max_tokens=_MAX_TOKENS, timeout=300.0)
     states = devices.device_states()  # while the device is still warm from it
     counted = wait_idle(engine_url).since(before)[MODEL_NAME]
+    answers = [arrival.answer for arrival in arrivals if not isinstance(arrival.answer, str)]
     facts = {
-        "answered": len(plain) + seen.answered,
-        "errors": dict(seen.errors),
-        "prompt_tokens": seen.prompt_tokens + sum(usage["prompt_tokens"] for usage in plain),
-        "completion_tokens": seen.completion_tokens + sum(usage["completion_tokens"] for usage in plain),
+        "answered": len(plain) + len(answers),
+        "errors": sorted({arrival.answer for arrival in arrivals if isinstance(arrival.answer, str)}),
+        "prompt_tokens": sum(one.prompt_tokens for one in answers) + sum(one["prompt_tokens"] for one in plain),
+        "completion_tokens": sum(one.completion_tokens for one in answers)
+        + sum(one["completion_tokens"] for one in plain),
         "counted_prompt_tokens": counted.prompt_tokens,
         "counted_completion_tokens": counted.generation_tokens,
         "cache_hits": counted.cache_hits,
         "states": states,
+        "concurrency": _STREAMS,
     }
-    _require(not seen.errors and bool(seen.kept), "some streamed calls failed", facts)
+    _require(len(answers) == _STREAMS, "some streamed calls failed", facts)
     facts |= {
-        "concurrency": int(parameters["concurrency"]),
-        "median_ttft_ms": round(median(answer.first_token for answer in seen.kept) * 1000, 3),
-        "median_tpot_ms": round(median(answer.per_output_token for answer in seen.kept) * 1000, 3),
+        "median_ttft_ms": round(median(answer.first_token for answer in answers) * 1000, 3),
+        "median_tpot_ms": round(median(answer.per_output_token for answer in answers) * 1000, 3),
     }
     _require_same(facts, "", "counted")
     return facts
@@ -290,13 +264,10 @@ BENCHMARK = Benchmark(
     question="Does a real vLLM start on this machine's GPU, answer directly and through the proxy, and count the same "
     "tokens?",
     parameters=(
-        Choice("engine", "vllm", REAL_KINDS, "vllm-cpu rehearses it without a GPU"),
-        SHAPE,
+        Choice("engine", "vllm", backends.REAL_KINDS, "vllm-cpu rehearses it without a GPU"),
+        backends.SHAPE,
         Choice("compiled", "no", ("no", "yes"), "start again without eager mode: compiled, with CUDA graphs"),
-        Parameter("concurrency", 8, 1, "streams under way at once"),
-        Parameter("requests", 16, 1, "streamed answers measured"),
-        Parameter("max_tokens", 32, 4, "tokens of an answer"),
     ),
     measure=measure,
-    modules=(sys.modules[__name__], backends, devices, ledgers, load, streams),
+    modules=(sys.modules[__name__], backends, devices, ledgers, load, streams, open_loop),
 )

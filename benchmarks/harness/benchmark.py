@@ -98,15 +98,9 @@ PRESET = "preset"
 class OrPreset:
     """A parameter whose default, `PRESET`, is decided by others: by what is measured, and how long it may take."""
 
+    name: str
     given: Parameter | WholeNumbers | Words
-
-    @property
-    def name(self) -> str:
-        return self.given.name
-
-    @property
-    def default(self) -> str:
-        return PRESET
+    default: str = PRESET
 
     @property
     def help(self) -> str:

@@ -100,7 +100,9 @@ def log_x(axes: Any) -> None:
 def points_panel(axes: Any, measured: Mapping[str, Any], names: Mapping[str, str], shown: Any) -> None:
     """One row for each of ``names``, and in it one point with its interval for each quantity of ``shown``."""
     for number, (quantity, label, colour, marker) in enumerate(shown):
-        rows = [(place, measured[arm][quantity]) for place, arm in enumerate(names) if arm in measured]
+        rows = [
+            (place, measured[arm][quantity]) for place, arm in enumerate(names) if quantity in measured.get(arm, {})
+        ]
         medians, ends = bars([point for _, point in rows])
         shift = min(0.25, 0.75 / len(shown)) * (number - (len(shown) - 1) / 2)
         places = [place + shift for place, _ in rows]

@@ -1,9 +1,9 @@
 """A collector that counts spans and keeps nothing, so that it costs as little as a collector written in Python can.
 
-``python -m benchmarks.harness.receiver FILE HTTP GRPC`` listens on these two ports (0 for free ones), tells them as
-`workbook.receiver` does and takes its faults. ``FILE`` exists. Its first bytes are the number of spans accepted so far,
+``python -m benchmarks.harness.receiver FILE`` listens on two free ports and tells them as `workbook.receiver` does.
+``FILE`` exists. Its first bytes are the number of spans accepted so far,
 which is up to date before the sender gets its answer. Where there is more in it, each further byte belongs to the span
-with that number as its id (`span_id`), and says how often it came, 255 times at most. All of it outlives a restart. The
+with that number as its id (`span_id`), and says how often it came, 255 times at most. The
 process ends when its stdin closes.
 """
 
@@ -16,9 +16,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import httpx
 import numpy as np
 import numpy.typing as npt
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -59,36 +57,24 @@ class Arrivals(Ledger):
 
 
 class CountingReceiver:
-    """The receiver's process ``pid``, to be stopped, restarted and made to fail, with its files in ``folder``.
+    """The receiver's process ``pid``, with its files in ``folder``.
 
     ``endpoints`` are its URLs by protocol. It tells the spans of ``runs`` runs apart. Raises `ChildDied` or
     `ChildNotReady` with the last lines of its log.
     """
 
     def __init__(self, folder: Path, runs: int = 0) -> None:
-        self._folder = folder
         self._file = folder / "received"
         self._file.write_bytes(bytes(_COUNT + (runs + 1) * MOST_SPANS * (runs > 0)))
-        self._ports = ("0", "0")
-        self.restart()
-
-    def restart(self) -> None:
-        """Start it, on the ports that it had before if it had any."""
-        command = [sys.executable, "-m", "benchmarks.harness.receiver", str(self._file), *self._ports]
-        self._child = Child("receiver", command, log=self._folder / "receiver.log")
+        command = [sys.executable, "-m", "benchmarks.harness.receiver", str(self._file)]
+        self._child = Child("receiver", command, log=folder / "receiver.log")
         told = self._child.wait_for_announcement(_READY_SECONDS)
         self.pid = self._child.pid
         self.endpoints = {HTTP_PROTOBUF: str(told["http"]), GRPC: str(told["grpc"])}
-        self._ports = (told["http"].rpartition(":")[2], told["grpc"].rpartition(":")[2])
 
     def stop(self) -> None:
         """End it; nobody listens on its ports then."""
         self._child.stop()
-
-    def fail(self, **fault: Any) -> None:
-        """Answer as `workbook.faults` describes from the next request on; without a fault, as it should."""
-        url = f"{self.endpoints[HTTP_PROTOBUF]}/fault"
-        httpx.put(url, json=fault, timeout=30, trust_env=False).raise_for_status()
 
     def spans(self) -> int:
         """How many spans it has accepted so far."""
@@ -115,8 +101,8 @@ def counting_receiver(folder: Path, runs: int = 0) -> Iterator[CountingReceiver]
 def main(argv: Sequence[str]) -> int:
     """Serve until stdin closes."""
     receiver = Receiver(Arrivals(Path(argv[0])), Faults(Fault()))
-    http, http_port = serve_http(receiver, int(argv[1]))
-    grpc_server, grpc_port = serve_grpc(receiver, int(argv[2]))
+    http, http_port = serve_http(receiver, 0)
+    grpc_server, grpc_port = serve_grpc(receiver, 0)
     print(json.dumps({"http": f"http://127.0.0.1:{http_port}", "grpc": f"http://127.0.0.1:{grpc_port}"}), flush=True)
     sys.stdin.buffer.read()
     grpc_server.stop(grace=1).wait()

@@ -51,20 +51,9 @@ from benchmarks.harness.benchmark import Measurement, NotMeasured, Parameters
 from benchmarks.harness.machine import CpuMeter
 from benchmarks.harness.receiver import CountingReceiver, counting_receiver
 from benchmarks.harness.rounds import Sample, in_rounds
+from benchmarks.processors import names
 from benchmarks.processors.cost_findings import WARM_UP_ROUNDS, evaluate, slowest_kept
-from benchmarks.processors.names import (
-    ARMS,
-    BATCH,
-    BATCH_AGAIN,
-    BATCH_TUNED,
-    DRAIN_ARMS,
-    DURABLE,
-    DURABLE_FULL,
-    DURABLE_NOTED,
-    EXPORTER_ALONE,
-    SIMPLE,
-    Arm,
-)
+from benchmarks.processors.names import Arm
 from benchmarks.processors.spans import CALL_ID, cost_records, cost_spans
 from otel_cost_logger.durable import DurableSpanProcessor
 from otel_cost_logger.ledger.defaults import SYNC_FULL, SYNC_NORMAL
@@ -95,9 +84,9 @@ def measure(parameters: Parameters, folder: Path) -> Measurement:
     records = cost_records(burst, seed=seed)
     with counting_receiver(folder) as receiver, _hidden_from_the_garbage_collector():
         bench = _Bench(receiver, records, int(parameters["backlog"]), slowest_kept(burst, rounds), folder)
-        for number, arm in in_rounds(ARMS, WARM_UP_ROUNDS, seed):
+        for number, arm in in_rounds(names.ARMS, WARM_UP_ROUNDS, seed):
             bench.sample(number, arm)  # and not kept: first imports, caches
-        plan = list(in_rounds(ARMS, rounds, seed))
+        plan = list(in_rounds(names.ARMS, rounds, seed))
         samples = [bench.sample(number, arm) for number, arm in tqdm(plan, unit="block", disable=None)]
         attributes = np.mean([len(span.attributes or {}) for span in bench.spans])
         size = np.mean([len(span_bytes(span)) for span in bench.spans])
@@ -120,14 +109,14 @@ def processor(name: str, exporter: SpanExporter, path: Path) -> SpanProcessor:
 
     ``path`` is the file of a durable one.
     """
-    if name == SIMPLE:
+    if name == names.SIMPLE:
         return SimpleSpanProcessor(exporter)
-    if name in (BATCH, BATCH_AGAIN, BATCH_TUNED):
-        queue, delay = (65_536, 500) if name == BATCH_TUNED else (QUEUE, 5000)
+    if name in (names.BATCH, names.BATCH_AGAIN, names.BATCH_TUNED):
+        queue, delay = (65_536, 500) if name == names.BATCH_TUNED else (QUEUE, 5000)
         return BatchSpanProcessor(
             exporter, max_queue_size=queue, schedule_delay_millis=delay, max_export_batch_size=_BATCH
         )
-    sync = SYNC_FULL if name == DURABLE_FULL else SYNC_NORMAL
+    sync = SYNC_FULL if name == names.DURABLE_FULL else SYNC_NORMAL
     return DurableSpanProcessor(exporter, path, sync=sync, schedule_delay_millis=1000, max_export_batch_size=_BATCH)
 
 
@@ -172,14 +161,14 @@ class _Bench:
         else:
             exporter = otlp_exporter(to, self._receiver.endpoints[to])
         found: Sample = {"round": number, "arm": name, "exporter": to}
-        if arm in DRAIN_ARMS:
-            return {**found, **self._draining(exporter, from_file=name != EXPORTER_ALONE)}
+        if arm in names.DRAIN_ARMS:
+            return {**found, **self._draining(exporter, from_file=name != names.EXPORTER_ALONE)}
         with TemporaryDirectory(dir=self._folder) as folder:
             made = processor(name, exporter, Path(folder) / "ledger.db")
             provider = build_provider(Settings(exporters=()))
             provider.add_span_processor(made)
             try:
-                return {**found, **self._emission(made, provider, noted=name == DURABLE_NOTED)}
+                return {**found, **self._emission(made, provider, noted=name == names.DURABLE_NOTED)}
             finally:
                 provider.shutdown()
 
@@ -254,7 +243,7 @@ class _Bench:
                 connection.execute("INSERT OR IGNORE INTO outbox SELECT id FROM spans")  # all is to be sent again
         with self._metered() as used:
             if from_file:
-                durable = processor(DURABLE, exporter, self._backlog_file)
+                durable = processor(names.DURABLE, exporter, self._backlog_file)
                 confirmed = durable.force_flush(_PATIENCE_MILLIS)
             else:
                 batches = (self._backlog[at : at + _BATCH] for at in range(0, len(self._backlog), _BATCH))

@@ -12,27 +12,9 @@ from matplotlib.ticker import PercentFormatter
 from benchmarks.harness.figures import GREY, log_x, page, points_panel
 from benchmarks.harness.results import Result
 from benchmarks.harness.successors import has, part, samples_of
+from benchmarks.processors import names
 from benchmarks.processors.findings import AT_A_TIME, pace_in_words, scenario_in_words
-from benchmarks.processors.names import (
-    ALIVE,
-    AWAY,
-    COLLECTOR,
-    COSTS,
-    DEAD,
-    DURABLE,
-    DURABLE_FULL,
-    DURABLE_NOTED,
-    KILL,
-    LOSSES,
-    NAMES,
-    PROBE,
-    PROCESSORS,
-    PROXY,
-    REFUSES,
-    REQUEST,
-    SLOW,
-    to_words,
-)
+from benchmarks.processors.names import to_words
 from otel_cost_logger.settings import HTTP_PROTOBUF
 from workbook.figures import OKABE_ITO
 
@@ -46,9 +28,9 @@ _COSTS = (
 )
 _RATES = (("per_cpu_second", "per CPU second", OKABE_ITO[2], "o"), ("per_second", "per second", OKABE_ITO[3], "s"))
 _COST_NAMES = {
-    **{name: NAMES[name] for name in ("simple", "batch", "batch_tuned", DURABLE)},
-    DURABLE_NOTED: "Durable,\ncalls noted before",
-    DURABLE_FULL: "Durable, sync=full,\nthread waits for disk",
+    **{name: names.NAMES[name] for name in ("simple", "batch", "batch_tuned", names.DURABLE)},
+    names.DURABLE_NOTED: "Durable,\ncalls noted before",
+    names.DURABLE_FULL: "Durable, sync=full,\nthread waits for disk",
 }
 _DRAIN_NAMES = {"drain": "Durable,\nfrom a file", "exporter_alone": "exporter alone,\nfrom memory"}
 _LOSS_MARKERS = {
@@ -67,18 +49,24 @@ _FATES: dict[str, dict[str, Any]] = {
     "dropped": {"facecolor": "white", "hatch": "xxxx", "edgecolor": OKABE_ITO[5]},
 }
 _BAD_DAYS = {
-    KILL: "proxy killed with kill -9, and started again",
-    AWAY: "collector gone for {seconds:g} s",
-    REFUSES: "collector answers 503 for {seconds:g} s",
-    SLOW: "collector takes 1 s for each export, for {seconds:g} s",
+    names.KILL: "proxy killed with kill -9, and started again",
+    names.AWAY: "collector gone for {seconds:g} s",
+    names.REFUSES: "collector answers 503 for {seconds:g} s",
+    names.SLOW: "collector takes 1 s for each export, for {seconds:g} s",
 }
-_STATES = {ALIVE: (OKABE_ITO[0], "o", -0.15), DEAD: (OKABE_ITO[5], "D", 0.15)}  # and the place within a row
-_STEPS = {REQUEST: "A request", PROBE: "GET /health/liveliness"}
+# Also the place within a row.
+_STATES = {names.ALIVE: (OKABE_ITO[0], "o", -0.15), names.DEAD: (OKABE_ITO[5], "D", 0.15)}
+_STEPS = {names.REQUEST: "A request", names.PROBE: "GET /health/liveliness"}
 
 
 def draw(result: Result) -> Figure:
     """The figure of the first phase that ``result`` has. Raises ValueError when it has none."""
-    figures = {COSTS: draw_costs, LOSSES: draw_losses, PROXY: draw_proxy, COLLECTOR: draw_collector}
+    figures = {
+        names.COSTS: draw_costs,
+        names.LOSSES: draw_losses,
+        names.PROXY: draw_proxy,
+        names.COLLECTOR: draw_collector,
+    }
     for phase, figure in figures.items():
         if has(result, _BENCHMARK, phase):
             return figure(result)
@@ -90,7 +78,7 @@ def draw_costs(result: Result) -> Figure:
 
     Points are medians over rounds, bars their intervals. Raises ValueError for a result without costs.
     """
-    summary = part(result, _BENCHMARK, COSTS)
+    summary = part(result, _BENCHMARK, names.COSTS)
     by_exporter, setting = summary["microseconds_per_span"], summary["setting"]
     drained = summary["targets"][HTTP_PROTOBUF]["drained_per_cpu_second"]
     text = (
@@ -104,8 +92,8 @@ def draw_costs(result: Result) -> Figure:
         (first, second), (third, rates) = panels
         costs = {"http/protobuf": first, "grpc": second, "console": third}
         for exporter, axes in costs.items():
-            names = {arm: name for arm, name in _COST_NAMES.items() if arm in by_exporter[exporter]}
-            points_panel(axes, by_exporter[exporter], names, _COSTS)
+            shown = {arm: name for arm, name in _COST_NAMES.items() if arm in by_exporter[exporter]}
+            points_panel(axes, by_exporter[exporter], shown, _COSTS)
             axes.set_title(f"What a span costs, {to_words(exporter)}")
             axes.set_xlabel("microseconds for each span")
         limits = [axes.get_xlim() for axes in costs.values()]
@@ -126,7 +114,7 @@ def draw_losses(result: Result) -> Figure:
 
     Raises ValueError for a result without losses.
     """
-    rows = part(result, _BENCHMARK, LOSSES)["rows"]
+    rows = part(result, _BENCHMARK, names.LOSSES)["rows"]
     scenarios = list(dict.fromkeys(row["scenario"] for row in rows))
     text = (
         f"OpenTelemetry {result.packages['opentelemetry-sdk']}, {to_words(str(result.parameters['protocol']))}; one "
@@ -139,8 +127,8 @@ def draw_losses(result: Result) -> Figure:
             _heading(axes, scenario_in_words(scenario, result.parameters), place, -2)
             for row in (row for row in rows if row["scenario"] == scenario):
                 place += 1
-                labels[place] = NAMES[row["processor"]]
-                _draw_loss(axes, place, row, samples_of(result, LOSSES))
+                labels[place] = names.NAMES[row["processor"]]
+                _draw_loss(axes, place, row, samples_of(result, names.LOSSES))
             place += 1
         axes.set_yticks(list(labels), list(labels.values()))
         axes.tick_params(axis="y", length=0)
@@ -179,7 +167,7 @@ def draw_proxy(result: Result) -> Figure:
 
     Raises ValueError for a result without them.
     """
-    rows = part(result, _BENCHMARK, PROXY)["rows"]
+    rows = part(result, _BENCHMARK, names.PROXY)["rows"]
     of_scenario: dict[str, list[str]] = {}
     for row in rows:
         of_scenario.setdefault(row["scenario"], []).append(row["processor"])
@@ -240,7 +228,7 @@ def draw_collector(result: Result) -> Figure:
 
     Raises ValueError for a result without them.
     """
-    summary, samples = part(result, _BENCHMARK, COLLECTOR), samples_of(result, COLLECTOR)
+    summary, samples = part(result, _BENCHMARK, names.COLLECTOR), samples_of(result, names.COLLECTOR)
     text = (
         f"LiteLLM {result.packages['litellm']} proxy, one worker, with the mock of vLLM behind it; OpenTelemetry "
         f"{result.packages['opentelemetry-sdk']}, {to_words(str(result.parameters['protocol']))}, default settings. "
@@ -251,7 +239,7 @@ def draw_collector(result: Result) -> Figure:
         for axes, (step, title) in zip(panels, _STEPS.items(), strict=True):
             for state, (colour, marker, offset) in _STATES.items():
                 shown = [sample for sample in samples if (sample["step"], sample["collector"]) == (step, state)]
-                places = [PROCESSORS.index(sample["processor"]) + offset for sample in shown]
+                places = [names.PROCESSORS.index(sample["processor"]) + offset for sample in shown]
                 look = {"color": colour, "markersize": 6, "fillstyle": "none", "label": f"collector {state}"}
                 axes.plot([sample["seconds"] for sample in shown], places, marker, **look)
             axes.set_title(title)
@@ -259,7 +247,7 @@ def draw_collector(result: Result) -> Figure:
         limit = {"color": GREY, "linewidth": 1, "linestyle": "--", "label": "a probe's default time-out"}
         panels[1].axvline(summary["probe_limit_seconds"], **limit)
         log_x(panels[0])
-        panels[0].set_yticks(range(len(PROCESSORS)), [NAMES[processor] for processor in PROCESSORS])
-        panels[0].set_ylim(len(PROCESSORS) - 0.5, -0.5)
+        panels[0].set_yticks(range(len(names.PROCESSORS)), [names.NAMES[processor] for processor in names.PROCESSORS])
+        panels[0].set_ylim(len(names.PROCESSORS) - 0.5, -0.5)
         figure.legend(*panels[1].get_legend_handles_labels(), loc="outside upper right", ncols=3)
     return figure

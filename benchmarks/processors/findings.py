@@ -89,7 +89,7 @@ def losses(samples: Sequence[Sample], parameters: Parameters) -> Measurement:
         f"{pace_in_words(parameters)}. In every row: ended = delivered + pending + dropped, by the ids of the spans at "
         "the receiver."
     )
-    faults = _too_small(parameters, "runs", MINIMUM_RUNS)
+    faults = [] if int(parameters["runs"]) >= MINIMUM_RUNS else [_few(parameters["runs"], "runs", MINIMUM_RUNS)]
     for sample in samples:
         where = f"{sample['scenario']}, {sample['processor']}, run {sample['run']}"
         faults += _not_accounted(where, sample, "ended", "delivered")
@@ -125,13 +125,8 @@ def _loss_in_words(row: Sample) -> str:
     return text
 
 
-def _too_small(parameters: Parameters, what: str, minimum: int) -> list[str]:
-    faults = []
-    if int(parameters[what]) < minimum:
-        faults.append(f"{parameters[what]} {what} are too few: it takes {minimum}")
-    if float(parameters["outage_seconds"]) < MINIMUM_OUTAGE_SECONDS:
-        faults.append(f"an outage of {parameters['outage_seconds']:g} s is too short: {MINIMUM_OUTAGE_SECONDS:g} s")
-    return faults
+def _few(count: Any, what: str, minimum: int) -> str:
+    return f"{count} {what} are too few: it takes {minimum}"
 
 
 def _not_accounted(where: str, sample: Sample, made: str, arrived: str) -> list[str]:
@@ -162,7 +157,11 @@ def records(samples: Sequence[Sample], parameters: Parameters) -> Measurement:
             f"durable, all scenarios: {lost} of {made:,} records lost, {noticed} of them named by the ledger as calls "
             "without a record."
         )
-    faults = _too_small(parameters, "calls", MINIMUM_CALLS)
+    faults = []
+    if int(parameters["calls"]) < MINIMUM_CALLS:
+        faults.append(_few(parameters["calls"], "calls", MINIMUM_CALLS))
+    if float(parameters["outage_seconds"]) < MINIMUM_OUTAGE_SECONDS:
+        faults.append(f"an outage of {parameters['outage_seconds']:g} s is too short: {MINIMUM_OUTAGE_SECONDS:g} s")
     for sample in samples:
         faults += _faults_of_records(sample, int(parameters["calls"]))
     return Measurement(
@@ -237,7 +236,7 @@ def collector(samples: Sequence[Sample], parameters: Parameters) -> Measurement:
         samples=list(samples),
         summary={"rows": list(rows.values()), "probe_limit_seconds": PROBE_LIMIT},
         findings=findings,
-        faults=[f"{rounds} rounds are too few: it takes {MINIMUM_RUNS}"] if rounds < MINIMUM_RUNS else [],
+        faults=[] if rounds >= MINIMUM_RUNS else [_few(rounds, "rounds", MINIMUM_RUNS)],
         caveats=["so few requests show whether callers wait for seconds or for milliseconds, and no more"],
     )
 

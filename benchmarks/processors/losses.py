@@ -1,20 +1,18 @@
 """Losses: what each span processor loses when its process or its collector fails, or a burst is too large.
 
 Each run is a process of its own that makes cost spans at a steady pace, through one span processor and OpenTelemetry's
-own OTLP exporter, to a receiver that notes each span's id. Five things happen:
+own OTLP exporter, to a receiver that notes each span's id. Three things happen:
 
 - ``kill``: SIGKILL at a random moment between six and eleven seconds after the first span, more than the five seconds
   for which ``BatchSpanProcessor`` keeps a span by default; each run has a moment of its own;
 - ``terminate``: the same with SIGTERM, at which Python ends without a word; here also with the plugin's own remedy, in
   a process that handles the signal as a server does;
 - ``burst``: more spans than the queue of ``BatchSpanProcessor`` holds, as fast as they can be made, and an orderly
-  end;
-- ``away``: nobody listens on the collector's port for some time, and then it is there again;
-- ``503``: the collector answers 503 for that time.
+  end, which exports what is held.
 
-After the last two the process goes on for a moment and ends in order, which exports what is held: the batch's best
-case. Where a durable processor's file still holds spans to be sent in the end, a new process on the same file sends
-them. All runs of a scenario go on at the same time, but for the bursts, each of which has the machine to itself.
+Where a durable processor's file still holds spans to be sent in the end, a new process on the same file sends them. All
+runs of a scenario go on at the same time, but for the bursts, each of which has the machine to itself. What an outage
+of the collector takes is asked through the real proxy (`proxied`).
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ from benchmarks.harness.receiver import MOST_SPANS, CountingReceiver
 from benchmarks.harness.rounds import Sample
 from benchmarks.processors.emitter import COUNT_BYTES, Task
 from benchmarks.processors.findings import losses
-from benchmarks.processors.names import AWAY, BURST, KILL, LOSS_PLAN, TERMINATE
+from benchmarks.processors.names import BURST, KILL, LOSS_PLAN, TERMINATE
 from benchmarks.processors.spans import cost_records, cost_spans
 from otel_cost_logger.ledger.file import open_for_reading
 from otel_cost_logger.ledger.reading import status
@@ -47,7 +45,6 @@ from workbook.children import Child
 
 _SIGNALS = {KILL: signal.SIGKILL, TERMINATE: signal.SIGTERM}
 _EARLIEST, _LATEST = 6.0, 11.0  # seconds from the first span to the signal
-_BEFORE_OUTAGE, _AFTER_OUTAGE = 2.0, 3.0  # seconds
 _KINDS = 64  # of spans, which differ in their attributes
 _READY_SECONDS = 120.0  # many start at once
 _STOP_SECONDS = 60.0  # for an orderly end, which takes a batch half a minute at most
@@ -57,11 +54,11 @@ _AT_REST_SECONDS = 0.5  # for requests that had been sent when their sender was 
 
 
 def measure(parameters: Parameters, folder: Path) -> Measurement:
-    """Every scenario, each with all its processes. Takes a minute and a half, and two outages.
+    """Every scenario, each with all its processes. Takes a minute and a half.
 
     Raises `NotMeasured` for more spans in one run than the receiver can tell apart.
     """
-    seconds = _LATEST + _BEFORE_OUTAGE + float(parameters["outage_seconds"]) + _AFTER_OUTAGE + _STOP_SECONDS
+    seconds = _LATEST + _STOP_SECONDS
     if max(int(parameters["flood"]), float(parameters["rate"]) * seconds) >= MOST_SPANS:
         raise NotMeasured(f"more than {MOST_SPANS:,} spans in one run cannot be told apart: lower rate or flood")
     attributes = folder / "attributes.json"
@@ -161,7 +158,6 @@ class _Scenario:
         self._scenario = scenario
         self._rate = 0.0 if scenario == BURST else float(parameters["rate"])
         self._burst = int(parameters["flood"])
-        self._outage_seconds = float(parameters["outage_seconds"])
         self._chance = random.Random(f"{parameters['seed']} {scenario}")
         count = int(parameters["runs"])
         self._receiver = CountingReceiver(folder, count * len(processors))
@@ -187,7 +183,7 @@ class _Scenario:
                     run.child.wait_for_announcement(_READY_SECONDS)
                 for run in self._runs:
                     run.begin()
-                self._signals() if self._scenario in _SIGNALS else self._outage()
+                self._signals()
             time.sleep(_AT_REST_SECONDS)
             at_once = {run.number: self._delivered(run) for run in self._runs}
             self._together(self._drain, [run for run in self._runs if run.pending])
@@ -210,20 +206,6 @@ class _Scenario:
         moments = {run.number: self._chance.uniform(_EARLIEST, _LATEST) for run in self._runs}
         which = _SIGNALS[self._scenario]
         self._together(lambda run: run.signal_at(moments[run.number], which), self._runs)
-
-    def _outage(self) -> None:
-        time.sleep(_BEFORE_OUTAGE)
-        if self._scenario == AWAY:
-            self._receiver.stop()
-        else:
-            self._receiver.fail(status=503)
-        time.sleep(self._outage_seconds)
-        if self._scenario == AWAY:
-            self._receiver.restart()
-        else:
-            self._receiver.fail()
-        time.sleep(_AFTER_OUTAGE)
-        self._together(_Run.stop, self._runs)
 
     def _bursts(self) -> None:
         for run in self._runs:

@@ -41,22 +41,8 @@ from benchmarks.harness.ledgers import SpanCount
 from benchmarks.harness.load import Load, Request, closed_loop
 from benchmarks.harness.machine import CpuMeter
 from benchmarks.harness.rounds import Sample
+from benchmarks.processors import names
 from benchmarks.processors.findings import AT_A_TIME, collector, records
-from benchmarks.processors.names import (
-    ALIVE,
-    AWAY,
-    BATCH,
-    DEAD,
-    DURABLE,
-    KILL,
-    PROBE,
-    PROCESSORS,
-    PROXY_SCENARIOS,
-    REFUSES,
-    REQUEST,
-    SIMPLE,
-    SLOW,
-)
 from otel_cost_logger.ledger.file import open_for_reading
 from otel_cost_logger.ledger.reading import Status, status
 from otel_cost_logger.settings import GRPC
@@ -72,7 +58,7 @@ _BODY = {
     "max_tokens": 16,
 }
 # Each processor's own default, where the workbook's stacks have spans wait for less.
-_DELAY_MS = {SIMPLE: "", BATCH: "5000", DURABLE: "1000"}
+_DELAY_MS = {names.SIMPLE: "", names.BATCH: "5000", names.DURABLE: "1000"}
 _SLOW_SECONDS = 1.0
 _REST_SECONDS = 120.0
 _SETTLE_SECONDS = 15.0  # without a new span, after which Simple and Batch are taken to be through
@@ -83,15 +69,15 @@ _PAUSE_SECONDS = 0.2
 
 _Deed = Callable[[Receiver], None]
 _OUTAGES: dict[str, tuple[_Deed, _Deed]] = {  # how each begins and ends
-    AWAY: (Receiver.stop, Receiver.restart),
-    REFUSES: (partial(Receiver.fail, status=503), Receiver.recover),
-    SLOW: (partial(Receiver.fail, delay=_SLOW_SECONDS), Receiver.recover),
+    names.AWAY: (Receiver.stop, Receiver.restart),
+    names.REFUSES: (partial(Receiver.fail, status=503), Receiver.recover),
+    names.SLOW: (partial(Receiver.fail, delay=_SLOW_SECONDS), Receiver.recover),
 }
 
 
 def measure_records(parameters: Parameters) -> Measurement:
     """Every scenario with every processor, side by side. Each takes half a minute, and the outage if it has one."""
-    plan = [(processor, scenario) for scenario in PROXY_SCENARIOS for processor in PROCESSORS]
+    plan = [(processor, scenario) for scenario in names.PROXY_SCENARIOS for processor in names.PROCESSORS]
     samples = []
     with tqdm(plan, unit="run", disable=None) as progress:
         for processor, scenario in progress:
@@ -114,7 +100,7 @@ def _sample(processor: Processor, scenario: str, parameters: Parameters) -> Samp
     others, began = _others_seconds(), time.monotonic()
     with _house(f"{processor}_{scenario}", processor, parameters) as house:
         run = _Run(house, processor, parameters)
-        found = run.kill() if scenario == KILL else run.outage(*_OUTAGES[scenario])
+        found = run.kill() if scenario == names.KILL else run.outage(*_OUTAGES[scenario])
         counted = run.at_rest()
     others_cores = (_others_seconds() - others) / (time.monotonic() - began)
     where = {"processor": processor, "scenario": scenario}
@@ -132,7 +118,7 @@ class _Run:
 
     def __init__(self, house: Stack, processor: Processor, parameters: Parameters) -> None:
         self._house = house
-        self._durable = processor == DURABLE
+        self._durable = processor == names.DURABLE
         self._calls = int(parameters["calls"])
         self._outage_seconds = float(parameters["outage_seconds"])
         self._request = Request(
@@ -258,12 +244,12 @@ class _Run:
 def measure_collector(parameters: Parameters) -> Measurement:
     """Both states of the collector with each processor. Simple waits seven seconds for each request of the second."""
     samples: list[Sample] = []
-    with tqdm(total=len(PROCESSORS) * 2 * int(parameters["runs"]), unit="round", disable=None) as progress:
-        for processor in PROCESSORS:
+    with tqdm(total=len(names.PROCESSORS) * 2 * int(parameters["runs"]), unit="round", disable=None) as progress:
+        for processor in names.PROCESSORS:
             progress.set_description(processor)
             for sample in _waits(processor, parameters):
                 samples.append(sample)
-                progress.update(sample["step"] == PROBE)
+                progress.update(sample["step"] == names.PROBE)
     return collector(samples, parameters)
 
 
@@ -271,13 +257,13 @@ def _waits(processor: Processor, parameters: Parameters) -> Iterator[Sample]:
     with _house(f"{processor}_dead", processor, parameters) as house:
         with house.http(_TENANT) as caller:
             caller.timeout = httpx.Timeout(_PATIENT_SECONDS)
-            for step in (REQUEST, PROBE):
+            for step in (names.REQUEST, names.PROBE):
                 _seconds(caller, step)
-            for state in (ALIVE, DEAD):
-                if state == DEAD:
+            for state in (names.ALIVE, names.DEAD):
+                if state == names.DEAD:
                     house.collector.stop()
                 for number in range(int(parameters["runs"])):
-                    for step in (REQUEST, REQUEST, PROBE):
+                    for step in (names.REQUEST, names.REQUEST, names.PROBE):
                         time.sleep(_PAUSE_SECONDS)
                         where = {"processor": processor, "collector": state, "round": number, "step": step}
                         yield {**where, "seconds": round(_seconds(caller, step), 5)}
@@ -287,7 +273,9 @@ def _waits(processor: Processor, parameters: Parameters) -> Iterator[Sample]:
 def _seconds(caller: httpx.Client, step: str) -> float:
     """How long one step takes. Raises `NotMeasured` when it is not answered well."""
     began = time.perf_counter()
-    answer = caller.get("/health/liveliness") if step == PROBE else caller.post("/v1/chat/completions", json=_BODY)
+    answer = (
+        caller.get("/health/liveliness") if step == names.PROBE else caller.post("/v1/chat/completions", json=_BODY)
+    )
     seconds = time.perf_counter() - began
     if answer.status_code != httpx.codes.OK:
         raise NotMeasured(f"a {step} was answered with HTTP {answer.status_code}: {answer.text[:200]}")

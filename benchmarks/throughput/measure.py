@@ -64,21 +64,7 @@ from benchmarks.throughput import client as vllm_client
 from benchmarks.throughput import findings, latency_fit, open_loop, plan, roofline, worker_findings, workers
 from benchmarks.throughput.arms import TENANT, proxies
 from benchmarks.throughput.client import Client
-from benchmarks.throughput.findings import (
-    ARMS,
-    ARMS_PHASE,
-    DIRECT,
-    EXPORTING,
-    LATENCY,
-    MINIMUM_REPEATS,
-    OPEN,
-    PHASES,
-    PREFILL,
-    SWEEP,
-    WORKERS,
-    evaluate,
-    fit,
-)
+from benchmarks.throughput.findings import evaluate, fit
 from benchmarks.throughput.open_loop import Arrival, intended_times
 from benchmarks.throughput.plan import LENGTHS, SHORT, SIZES, Plan, Run
 from workbook.counters import wait_idle
@@ -103,14 +89,14 @@ def measure(parameters: Parameters) -> Measurement:
     """
     chosen = plan.plan(parameters)
     _require_possible(chosen)
-    if set(chosen.phases) == {WORKERS}:
+    if set(chosen.phases) == {findings.WORKERS}:
         found = evaluate([], seed=chosen.seed, engine={"kind": MOCK, "version": "", "shape": None})
     else:
         found = _with_client(chosen, parameters)
-    if WORKERS in chosen.phases:
+    if findings.WORKERS in chosen.phases:
         scale = workers.measure(parameters)
-        found.samples.extend({"phase": WORKERS, **sample} for sample in scale.samples)
-        found.summary[WORKERS] = scale.summary
+        found.samples.extend({"phase": findings.WORKERS, **sample} for sample in scale.samples)
+        found.summary[findings.WORKERS] = scale.summary
         for name in ("findings", "faults", "caveats"):
             getattr(found, name).extend(getattr(scale, name))
     return found
@@ -134,7 +120,7 @@ def _with_client(chosen: Plan, parameters: Parameters) -> Measurement:
             states = devices.device_states()
             samples, cut_off = bench.all(chosen)
             states_after = devices.device_states()
-        if LATENCY in chosen.phases and not cut_off:
+        if findings.LATENCY in chosen.phases and not cut_off:
             flags = fit(samples).flags()
             fitted = [word for flag, value in flags.items() for word in (f"--{flag.replace('_', '-')}", f"{value:g}")]
             with backend(f"{NAME}_fitted", MOCK, args=fitted) as mock:
@@ -149,11 +135,11 @@ def _with_client(chosen: Plan, parameters: Parameters) -> Measurement:
 
 def _require_possible(chosen: Plan) -> None:
     phases = set(chosen.phases)
-    if phases & {ARMS_PHASE, OPEN, WORKERS} and not backends.proxy_is_there():
+    if phases & {findings.ARMS_PHASE, findings.OPEN, findings.WORKERS} and not backends.proxy_is_there():
         raise NotMeasured("this Python has no LiteLLM, so nothing goes through a proxy; ask for --phases sweep,prefill")
-    if OPEN in phases and ARMS_PHASE not in phases:
+    if findings.OPEN in phases and findings.ARMS_PHASE not in phases:
         raise NotMeasured("the rate of an open loop is a share of what `arms` measures; add it to --phases")
-    if LATENCY in phases and (SWEEP not in phases or len(chosen.concurrencies) < 3):
+    if findings.LATENCY in phases and (findings.SWEEP not in phases or len(chosen.concurrencies) < 3):
         raise NotMeasured("a latency model is fitted to the sweep of three or more concurrencies: --concurrencies")
 
 
@@ -213,7 +199,7 @@ class _Bench:
                 # First imports, connection pools, kernels. Their records are waited for: they are not a sample's.
                 self._counted(run, partial(self._run_client, run))
             whole = take(chosen.closed(), lambda run: self.closed(run, chosen))
-            if whole and OPEN in chosen.phases:
+            if whole and findings.OPEN in chosen.phases:
                 rate = _capacity(samples) * float(self._parameters["open_share"])
                 whole = take(chosen.opened(), lambda run: self._open(run, rate))
         except KeyboardInterrupt:
@@ -233,12 +219,12 @@ class _Bench:
             "num_prompts": run.requests,
             "median_tpot_ms": round(median(each), 6) if each else None,
             "good": sum(first <= _GOOD_TTFT_MS and (tpot or 0) <= _GOOD_TPOT_MS for first, tpot in times),
-            **({"paired_output_len": chosen.lengths[0][1]} if run.phase == PREFILL else {}),
+            **({"paired_output_len": chosen.lengths[0][1]} if run.phase == findings.PREFILL else {}),
         }
 
     def _open(self, run: Run, rate: float) -> Sample:
         times = intended_times(rate, float(self._parameters["open_seconds"]), self._seed(run)) or [0.0]
-        headers = self._stacks[run.arm].headers(TENANT) if run.arm != DIRECT else {}
+        headers = self._stacks[run.arm].headers(TENANT) if run.arm != findings.DIRECT else {}
         make = streamed(self._url(run), headers, round(run.input_len / _TOKENS_PER_WORD), self._seed(run) * 1000)
         arrivals, counted = self._counted(
             run, lambda: open_loop.open_loop(make, times, max_tokens=run.output_len, timeout=_OPEN_TIMEOUT)
@@ -253,7 +239,7 @@ class _Bench:
         before, cpu_before, began = wait_idle(self._engine_url), self._meter.read(), time.perf_counter()
         told = act()
         counted = wait_idle(self._engine_url).since(before)[MODEL_NAME]
-        if run.arm in EXPORTING:
+        if run.arm in findings.EXPORTING:
             self._spans[run.arm].wait_for(spans_before + counted.requests)
         cpu, ended = self._meter.read(), time.perf_counter()
         sums = recorded(proxied.ledger, size_before) if proxied else None
@@ -298,10 +284,10 @@ class _Bench:
 
 def _capacity(samples: Sequence[Sample]) -> float:
     """Requests per second of the slowest arm at the highest load, its median over repeats."""
-    most = max(int(sample["concurrency"]) for sample in samples if sample["phase"] == ARMS_PHASE)
+    most = max(int(sample["concurrency"]) for sample in samples if sample["phase"] == findings.ARMS_PHASE)
     rates = dict[str, list[float]]()
     for sample in samples:
-        if (sample["phase"], sample["concurrency"]) == (ARMS_PHASE, most):
+        if (sample["phase"], sample["concurrency"]) == (findings.ARMS_PHASE, most):
             client = sample["client"]
             rates.setdefault(sample["arm"], []).append(client["completed"] / client["duration"])
     return min(median(values) for values in rates.values())
@@ -352,13 +338,19 @@ BENCHMARK = Benchmark(
         Choice("engine", "vllm", KINDS, "what is asked"),
         SHAPE,
         Choice("size", SHORT, SIZES, "decides what is 'preset'; short takes 2 to 3 minutes"),
-        OrPreset(Words("phases", "", PHASES, "what is measured")),
-        OrPreset(Words("arms", "", ARMS, "ways to the engine")),
-        OrPreset(Words("lengths", "", LENGTHS, "tokens of a prompt, without the chat template's, and of an answer")),
-        OrPreset(WholeNumbers("concurrencies", "", 1, "of the sweep: requests under way at once")),
-        OrPreset(WholeNumbers("loads", "", 1, "of the arms: requests under way at once")),
-        OrPreset(Parameter("repeats", 0, 2, f"of every run; fewer than {MINIMUM_REPEATS} are not for quoting")),
-        OrPreset(Parameter("per_caller", 0, 1, "requests of a run, for each that is under way at once")),
+        OrPreset("phases", Words("phases", "", findings.PHASES, "what is measured")),
+        OrPreset("arms", Words("arms", "", findings.ARMS, "ways to the engine")),
+        OrPreset(
+            "lengths",
+            Words("lengths", "", LENGTHS, "tokens of a prompt and of an answer"),
+        ),
+        OrPreset("concurrencies", WholeNumbers("concurrencies", "", 1, "of the sweep: requests under way at once")),
+        OrPreset("loads", WholeNumbers("loads", "", 1, "of the arms: requests under way at once")),
+        OrPreset(
+            "repeats",
+            Parameter("repeats", 0, 2, f"of every run; under {findings.MINIMUM_REPEATS} not for quoting"),
+        ),
+        OrPreset("per_caller", Parameter("per_caller", 0, 1, "requests of a run, for each that is under way at once")),
         Parameter("workers", 1, 1, "processes of each proxy of the arms"),
         Choice("eager", "default", ("default", "yes", "no"), "no compiling, no CUDA graphs; default: on a CPU"),
         Parameter("attempt", 0, 0, f"the way to start vLLM that the smoke test found, 0 to {len(ATTEMPTS) - 1}"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,3 +40,17 @@ def result() -> Result:
         findings=["The first is 17.25 times the second."],
         validity=Validity(valid=True, reasons=[], caveats=["a caveat"]),
     )
+
+
+@pytest.fixture
+def rounded() -> Callable[[Any], Any]:
+    """Summaries to compare: sums of floats differ in their last digit from one machine to another."""
+
+    def rounded(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: rounded(part) for key, part in value.items()}
+        if isinstance(value, list):
+            return [rounded(part) for part in value]
+        return float(f"{value:.9g}") if isinstance(value, float) else value
+
+    return rounded

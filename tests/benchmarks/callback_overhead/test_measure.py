@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks.callback_overhead import figure
+from benchmarks.callback_overhead import callbacks, figure
 from benchmarks.callback_overhead.measure import SIZES, _lines
-from benchmarks.callback_overhead.names import ARMS, NONE, OURS_PARTS
+from benchmarks.callback_overhead.names import ARMS, NONE, OURS_PARTS, PLANTED
 from benchmarks.harness.benchmark import NotMeasured
 from benchmarks.harness.results import Result, load_result, newest_result
 
@@ -54,7 +54,7 @@ def test_the_parts_are_less_than_the_whole(smoke: Result) -> None:
 def test_a_smoke_run_is_not_for_quoting_and_says_what_it_left_out(smoke: Result) -> None:
     assert any(reason.startswith("a short measurement") for reason in smoke.validity.reasons)
     assert not any("records of" in reason for reason in smoke.validity.reasons)
-    assert any(caveat.startswith("not measured: the proxy") for caveat in smoke.validity.caveats)
+    assert any(caveat.startswith("not measured: memory") for caveat in smoke.validity.caveats)
 
 
 def test_it_can_be_drawn(smoke: Result) -> None:
@@ -91,9 +91,19 @@ def test_a_measuring_process_that_fails_is_told_with_its_last_words(tmp_path: Pa
         list(_lines(command, tmp_path / "log", {}))
 
 
-def test_fewer_rounds_can_be_asked_for_and_no_more() -> None:
-    full = SIZES["full"]
-    assert full.with_rounds(0) == full
-    fewer = full.with_rounds(22)
-    assert (fewer.rounds, fewer.other_rounds, fewer.proxy_rounds) == (22, 22, full.proxy_rounds)
-    assert SIZES["short"].with_rounds(5).proxy_rounds == 0
+@pytest.mark.parametrize("clock_ns", [0, 50, 600])
+def test_the_planted_tenth_is_a_tenth_with_its_clocks(clock_ns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0
+
+    def read() -> int:
+        nonlocal now
+        now += clock_ns or 1
+        return now
+
+    monkeypatch.setattr(callbacks.time, "thread_time_ns", read)
+    debt, before = callbacks.Debt(), now
+    for _ in range(100):
+        began = read()
+        now += 30_000
+        debt.spin(began)
+    assert now - before == pytest.approx(100 * 30_000 * (1 + PLANTED), rel=0.005)

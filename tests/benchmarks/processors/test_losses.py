@@ -1,4 +1,4 @@
-"""Spans lost for real, in miniature: killed, without a collector, and too many at once; all of them by their ids."""
+"""Spans lost for real, in miniature: killed, told to end, and too many at once; all of them by their ids."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ from benchmarks import __main__ as command_line
 from benchmarks.harness.results import load_result
 from benchmarks.processors import losses
 from benchmarks.processors.names import (
-    AWAY,
     BATCH,
     BATCH_FLUSHING,
     BURST,
     DURABLE,
     KILL,
-    REFUSES,
-    SIMPLE,
     TERMINATE,
 )
 from workbook.paths import BUILD_VARIABLE
@@ -27,8 +24,6 @@ PLAN = {
     KILL: (BATCH, DURABLE),
     TERMINATE: (BATCH, BATCH_FLUSHING),
     BURST: (BATCH, DURABLE),
-    AWAY: (SIMPLE, DURABLE),
-    REFUSES: (DURABLE,),
 }
 
 
@@ -49,9 +44,7 @@ def test_every_span_is_accounted_for(protocol: str, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(losses, "LOSS_PLAN", plan)
     monkeypatch.setattr(losses, "_EARLIEST", 0.5)  # long before a batch is sent
     monkeypatch.setattr(losses, "_LATEST", 1.0)
-    monkeypatch.setattr(losses, "_BEFORE_OUTAGE", 0.5)
-    monkeypatch.setattr(losses, "_AFTER_OUTAGE", 0.5)
-    words = ["processors", "--phases", "losses", "--protocol", protocol, "--runs", "1", "--outage-seconds", "2"]
+    words = ["processors", "--phases", "losses", "--protocol", protocol, "--runs", "1"]
     words += ["--flood", "4000"]
     assert command_line.main([*words, "--out", str(tmp_path / "results")]) == command_line.NOT_FOR_QUOTING
     (path,) = (tmp_path / "results").glob("*/*-processors.json")
@@ -59,7 +52,6 @@ def test_every_span_is_accounted_for(protocol: str, tmp_path: Path, monkeypatch:
     # Everything but the size and the company that the tests have is as it should be: it adds up.
     assert [reason for reason in result.validity.reasons if "busy" not in reason] == [
         "losses: 1 runs are too few: it takes 4",
-        "losses: an outage of 2 s is too short: 20 s",
     ]
     samples: dict[tuple[str, str], Any] = {(s["scenario"], s["processor"]): s for s in result.samples}
     assert set(samples) == {(scenario, processor) for scenario in plan for processor in plan[scenario]}
@@ -68,7 +60,6 @@ def test_every_span_is_accounted_for(protocol: str, tmp_path: Path, monkeypatch:
         if processor == DURABLE:
             assert (one["dropped"], one["pending"], one["delivered"]) == (0, 0, one["ended"])
     if protocol == "http/protobuf":
-        assert samples[AWAY, SIMPLE]["ended"] < 0.9 * samples[AWAY, SIMPLE]["due"]
         assert samples[TERMINATE, BATCH]["dropped"] == samples[TERMINATE, BATCH]["ended"] > 0
         assert samples[TERMINATE, BATCH_FLUSHING]["dropped"] == 0
         assert samples[BURST, BATCH]["ended"] == samples[BURST, DURABLE]["delivered"] == 4000

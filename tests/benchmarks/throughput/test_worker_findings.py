@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -71,12 +72,12 @@ def test_the_mock_serves_more_than_the_proxy_asks_or_it_is_told() -> None:
     assert [said.endswith("5 times is reached.") for said in found.findings[-3:-1]] == [True, False]
 
 
-def test_stored_results_say_what_their_samples_say_and_are_drawn() -> None:
+def test_stored_results_say_what_their_samples_say_and_are_drawn(rounded: Callable[[Any], Any]) -> None:
     (path,) = RESULTS.glob("*/*-proxy_scale.json")
     stored = load_result(path)
     again = evaluate(stored.samples, seed=0, cores=2).summary
-    assert again == stored.summary | {"headroom": {}}
-    assert draw(stored).axes[0].get_title() == "requests per second"
+    assert rounded(again) == rounded(stored.summary | {"headroom": {}})
+    assert [axes.get_xlabel() for axes in draw(stored).axes] == ["workers of the proxy"] * 3
 
 
 @pytest.mark.parametrize(("cores", "said"), [(2, "The cores are the limit"), (16, "The cores are not the limit")])
