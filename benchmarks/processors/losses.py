@@ -26,14 +26,14 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from benchmarks.harness.benchmark import Measurement, NotMeasured, Parameters
-from benchmarks.harness.receiver import MOST_SPANS, CountingReceiver
+from benchmarks.harness.receiver import MOST_SPANS, CountingReceiver, counting_receiver
 from benchmarks.harness.rounds import Sample
 from benchmarks.processors.emitter import COUNT_BYTES, Task
 from benchmarks.processors.findings import losses
@@ -67,179 +67,153 @@ def measure(parameters: Parameters, folder: Path) -> Measurement:
     samples: list[Sample] = []
     for scenario, processors in (progress := tqdm(LOSS_PLAN.items(), unit="scenario", disable=None)):
         progress.set_description(scenario)
-        samples += _Scenario(scenario, processors, parameters, folder / scenario, attributes).measure()
+        own = folder / scenario
+        own.mkdir()
+        with counting_receiver(own, int(parameters["runs"]) * len(processors)) as receiver:
+            runs = _runs(scenario, processors, parameters, own, receiver, attributes)
+            try:
+                samples += _scenario(scenario, runs, parameters, receiver)
+            finally:
+                for run in runs:
+                    run.stop(grace=0)
     return losses(samples, parameters)
 
 
 class _Run:
-    """One process, its number, and its files in ``folder``."""
+    """One process that does ``task``, its files in ``folder``, and the ``seconds`` for which it made spans."""
 
-    def __init__(self, number: int, processor: str, task: Callable[..., Task], folder: Path) -> None:
-        self.number = number
-        self.processor = processor
+    def __init__(self, task: Task, folder: Path) -> None:
+        self.task = task
         self.seconds = 0.0
-        self._folder = folder
-        self._ended = folder / f"ended-{number}"
-        self._ended.write_bytes(bytes(COUNT_BYTES))
-        self._ledger = folder / f"ledger-{number}.db"
-        self._begin = folder / f"begin-{number}"
-        self._task = partial(
-            task,
-            run=number,
-            processor=processor,
-            ended=str(self._ended),
-            ledger=str(self._ledger),
-            begin=str(self._begin),
-        )
-        self._child: Child | None = None
+        self._log = folder / f"emitter-{task.run}.log"
         self._began = 0.0
+        self._child: Child | None = None
+        Path(task.ended).write_bytes(bytes(COUNT_BYTES))
 
     @property
     def ended(self) -> int:
         """How many of its spans have ended."""
-        return int.from_bytes(self._ended.read_bytes(), "little")
+        return int.from_bytes(Path(self.task.ended).read_bytes(), "little")
 
     @property
     def pending(self) -> int:
         """How many spans wait in its file; 0 without one."""
-        if not self._ledger.exists():
+        if not (ledger := Path(self.task.ledger)).exists():
             return 0
-        with closing(open_for_reading(self._ledger)) as book:
+        with closing(open_for_reading(ledger)) as book:
             return status(book).pending
 
-    def launch(self, spans: int) -> None:
-        """Start the process, which is to make so many ``spans``."""
-        task = json.dumps(asdict(self._task(spans=spans)))
-        command = [sys.executable, "-m", "benchmarks.processors.emitter", task]
-        self._child = Child(f"emitter {self.number}", command, log=self._folder / f"emitter-{self.number}.log")
-
-    def begin(self) -> None:
-        """Let it make spans, when it can. Raises `ChildDied` or `ChildNotReady`."""
-        self.child.wait_for_announcement(_READY_SECONDS)
-        self._begin.touch()
-        self._began = time.monotonic()
-
-    @property
-    def child(self) -> Child:
-        """The process."""
-        assert self._child is not None
+    def launch(self, spans: int | None = None) -> Child:
+        """Start the process, which is to make so many ``spans``, or as many as its task says."""
+        task = self.task if spans is None else replace(self.task, spans=spans)
+        command = [sys.executable, "-m", "benchmarks.processors.emitter", json.dumps(asdict(task))]
+        self._child = Child(f"emitter {task.run}", command, log=self._log)
         return self._child
 
-    def wait_for_all(self, spans: int) -> None:
-        """Return when so many spans have ended."""
-        self.child.wait_until(lambda: self.ended == spans or None, _BURST_SECONDS)
+    def begin(self) -> Child:
+        """Let it make spans, when it can. Raises `ChildDied` or `ChildNotReady`."""
+        assert self._child is not None
+        self._child.wait_for_announcement(_READY_SECONDS)
+        Path(self.task.begin).touch()
+        self._began = time.monotonic()
+        return self._child
 
     def signal_at(self, seconds: float, which: signal.Signals) -> None:
         """Send the signal so many ``seconds`` after the first span, and return when the process has ended."""
+        child = self._child
+        assert child is not None
         time.sleep(max(0.0, self._began + seconds - time.monotonic()))
-        os.kill(self.child.pid, which)
+        os.kill(child.pid, which)
         self.seconds = time.monotonic() - self._began
-        self.child.wait_until(lambda: None if self.child.running else True, _STOP_SECONDS)
-        self.child.stop()
+        child.wait_until(lambda: None if child.running else True, _STOP_SECONDS)
+        child.stop()
 
-    def stop(self) -> None:
-        """Let it end in order."""
+    def make_all(self) -> None:
+        """Start it, wait until all its spans have ended, and let it end in order."""
+        self.launch()
+        self.begin().wait_until(lambda: self.ended == self.task.spans or None, _BURST_SECONDS)
         self.seconds = time.monotonic() - self._began
-        self.child.stop(_STOP_SECONDS)
+        self.stop()
 
-    def kill(self) -> None:
-        """End it if it runs."""
-        if self._child is not None:
-            self._child.stop(grace=0)
-
-
-class _Scenario:
-    """All runs of one scenario, and their receiver."""
-
-    def __init__(
-        self, scenario: str, processors: Sequence[str], parameters: Parameters, folder: Path, attributes: Path
-    ) -> None:
-        folder.mkdir()
-        self._scenario = scenario
-        self._rate = 0.0 if scenario == BURST else float(parameters["rate"])
-        self._burst = int(parameters["flood"])
-        self._chance = random.Random(f"{parameters['seed']} {scenario}")
-        count = int(parameters["runs"])
-        self._receiver = CountingReceiver(folder, count * len(processors))
-        task = partial(
-            Task,
-            per_second=self._rate,
-            protocol=str(parameters["protocol"]),
-            endpoint=self._receiver.endpoints[str(parameters["protocol"])],
-            attributes=str(attributes),
-        )
-        order = [processor for _ in range(count) for processor in processors]
-        self._runs = [_Run(number, processor, task, folder) for number, processor in enumerate(order, 1)]
-
-    def measure(self) -> list[Sample]:
-        """Let it happen; a sample of each run, by processor. Nothing is left running, whatever goes wrong."""
-        try:
-            if self._scenario == BURST:
-                self._bursts()
-            else:
-                for run in self._runs:
-                    run.launch(MOST_SPANS - 1)
-                for run in self._runs:
-                    run.child.wait_for_announcement(_READY_SECONDS)
-                for run in self._runs:
-                    run.begin()
-                self._signals()
-            time.sleep(_AT_REST_SECONDS)
-            at_once = {run.number: self._delivered(run) for run in self._runs}
-            self._together(self._drain, [run for run in self._runs if run.pending])
-            return [
-                self._sample(run, at_once[run.number])
-                for processor in LOSS_PLAN[self._scenario]
-                for run in self._runs
-                if run.processor == processor
-            ]
-        finally:
-            for run in self._runs:
-                run.kill()
-            self._receiver.stop()
-
-    def _together(self, do: Callable[[_Run], None], runs: Sequence[_Run]) -> None:
-        with ThreadPoolExecutor(max(1, len(runs))) as pool:
-            list(pool.map(do, runs))
-
-    def _signals(self) -> None:
-        moments = {run.number: self._chance.uniform(_EARLIEST, _LATEST) for run in self._runs}
-        which = _SIGNALS[self._scenario]
-        self._together(lambda run: run.signal_at(moments[run.number], which), self._runs)
-
-    def _bursts(self) -> None:
-        for run in self._runs:
-            run.launch(self._burst)
-            run.begin()
-            run.wait_for_all(self._burst)
-            run.stop()
-
-    def _drain(self, run: _Run) -> None:
-        """Send what waits in the run's file, by a new process."""
-        made = run.seconds
-        run.launch(0)
+    def drain(self) -> None:
+        """Send what waits in its file, by a new process."""
+        self.launch(spans=0)
         deadline = time.monotonic() + _DRAIN_SECONDS
-        while run.pending and time.monotonic() < deadline:
+        while self.pending and time.monotonic() < deadline:
             time.sleep(0.1)
-        run.stop()
-        run.seconds = made
+        self.stop()
 
-    def _delivered(self, run: _Run) -> int:
-        return int((self._receiver.times(run.number)[: run.ended] > 0).sum())
+    def stop(self, grace: float = _STOP_SECONDS) -> None:
+        """Let it end in order, within ``grace`` seconds; nothing where it has ended."""
+        if self._child is not None:
+            self._child.stop(grace)
 
-    def _sample(self, run: _Run, at_once: int) -> Sample:
-        ended, delivered, pending = run.ended, self._delivered(run), run.pending
-        times = self._receiver.times(run.number)[:ended]
-        return {
-            "scenario": self._scenario,
-            "processor": run.processor,
-            "run": run.number,
-            "due": self._burst if self._scenario == BURST else round(self._rate * run.seconds),
-            "ended": ended,
-            "delivered_at_once": at_once,
-            "delivered": delivered,
-            "pending": pending,
-            "dropped": ended - delivered - pending,
-            "duplicates": int((times > 1).sum()),
-            "seconds": round(run.seconds, 3),
-        }
+
+def _runs(
+    scenario: str,
+    processors: Sequence[str],
+    parameters: Parameters,
+    folder: Path,
+    receiver: CountingReceiver,
+    attributes: Path,
+) -> list[_Run]:
+    protocol, burst = str(parameters["protocol"]), scenario == BURST
+    return [
+        _Run(
+            Task(
+                run=number,
+                spans=int(parameters["flood"]) if burst else MOST_SPANS - 1,
+                per_second=0.0 if burst else float(parameters["rate"]),
+                processor=processor,
+                protocol=protocol,
+                endpoint=receiver.endpoints[protocol],
+                attributes=str(attributes),
+                ended=str(folder / f"ended-{number}"),
+                ledger=str(folder / f"ledger-{number}.db"),
+                begin=str(folder / f"begin-{number}"),
+            ),
+            folder,
+        )
+        for number, processor in enumerate([*processors] * int(parameters["runs"]), 1)
+    ]
+
+
+def _scenario(scenario: str, runs: Sequence[_Run], parameters: Parameters, receiver: CountingReceiver) -> list[Sample]:
+    """Let it happen; a sample of each run, by processor."""
+    if scenario == BURST:
+        for run in runs:
+            run.make_all()
+    else:
+        for child in [run.launch() for run in runs]:
+            child.wait_for_announcement(_READY_SECONDS)
+        chance = random.Random(f"{parameters['seed']} {scenario}")
+        moments = [chance.uniform(_EARLIEST, _LATEST) for _ in runs]
+        for run in runs:
+            run.begin()
+        _together(lambda pair: pair[0].signal_at(pair[1], _SIGNALS[scenario]), list(zip(runs, moments, strict=True)))
+    time.sleep(_AT_REST_SECONDS)
+
+    def times(run: _Run) -> Any:
+        return receiver.times(run.task.run)[: run.ended]
+
+    at_once = {run: int((times(run) > 0).sum()) for run in runs}
+    _together(_Run.drain, [run for run in runs if run.pending])
+    samples = []
+    for run in sorted(runs, key=lambda run: LOSS_PLAN[scenario].index(run.task.processor)):
+        ended, delivered, pending = run.ended, int((times(run) > 0).sum()), run.pending
+        due = run.task.spans if scenario == BURST else round(run.task.per_second * run.seconds)
+        samples.append(
+            {
+                **{"scenario": scenario, "processor": run.task.processor, "run": run.task.run, "due": due},
+                **{"ended": ended, "delivered_at_once": at_once[run], "delivered": delivered, "pending": pending},
+                "dropped": ended - delivered - pending,
+                "duplicates": int((times(run) > 1).sum()),
+                "seconds": round(run.seconds, 3),
+            }
+        )
+    return samples
+
+
+def _together(do: Callable[[Any], None], each: Sequence[Any]) -> None:
+    with ThreadPoolExecutor(max(1, len(each))) as pool:
+        list(pool.map(do, each))

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.results import RESULTS, Result, load_result
-from benchmarks.throughput.findings import ARMS_PHASE, OPEN, SWEEP
+from benchmarks.harness.statistics import Interval, Ratio, in_words
+from benchmarks.throughput.findings import ARMS_PHASE, CALLBACK, OPEN, PROXY_AGAIN, SWEEP
 
 GPU = "vllm"
 NOT_YET = "On a GPU: not yet measured."
@@ -38,12 +39,32 @@ def _rank(result: Result) -> tuple[bool, Any]:
 
 def headlines(root: Path = RESULTS) -> list[str]:
     """What was found, in sentences with intervals; and what has not been measured."""
-    results = {result.run_id: result for phase in (SWEEP, ARMS_PHASE, OPEN) for result in newest(phase, root)}
-    sentences, kinds = list[str](), set[str]()
-    for result in results.values():
-        engine: Any = result.summary["engine"]
-        kinds.add(engine["kind"])
-        quoting = "" if result.validity.valid else " (not for quoting)"
-        where = f"{engine['kind']} {engine['shape'] or ''} on {result.machine.label}{quoting}"
-        sentences += [f"{where}: {finding}" for finding in result.findings[1:]]
-    return sentences if GPU in kinds else [*sentences, NOT_YET]
+    sweeps, arms = newest(SWEEP, root), newest(ARMS_PHASE, root)
+    sentences = [_fastest(result) for result in sweeps]
+    for result in arms:
+        summary: Any = result.summary
+        for entry in summary["comparisons"]:
+            if entry["arm"] not in (PROXY_AGAIN, CALLBACK):
+                ratio = Ratio(**entry["ratio"])
+                told = in_words(ratio, Ratio(**entry["null"])) if entry["null"] else str(ratio)
+                what = f"output tokens/s, {entry['arm']} over {entry['against']}: {told}"
+                sentences.append(f"{_where(result)}, {entry['concurrency']} at once: {what}.")
+    on_a_gpu = any(_where(result).startswith(f"{GPU} ") for result in (*sweeps, *arms))
+    return sentences if on_a_gpu else [*sentences, NOT_YET]
+
+
+def _where(result: Result) -> str:
+    engine: Any = result.summary["engine"]
+    quoting = "" if result.validity.valid else " (not for quoting)"
+    return f"{engine['kind']} {engine['shape'] or ''} on {result.machine.label}{quoting}"
+
+
+def _fastest(result: Result) -> str:
+    summary: Any = result.summary
+    points = [point for point in summary["points"] if point["phase"] == SWEEP]
+    best = max(points, key=lambda point: float(point["output_tokens_per_second"]["median"]))
+    text = (
+        f"{_where(result)}: at most {Interval(**best['output_tokens_per_second'])} output tokens/s, with "
+        f"{best['input_len']}/{best['output_len']} tokens and {best['concurrency']} requests at once"
+    )
+    return f"{text}, {best['of_ceiling']:.0%} of the ceiling." if best["of_ceiling"] else f"{text}."

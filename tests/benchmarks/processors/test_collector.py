@@ -71,7 +71,7 @@ def test_the_figure_shows_every_request(result: Result) -> None:
 @pytest.mark.timeout(300)
 def test_with_the_real_proxy_nobody_waits_for_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(BUILD_VARIABLE, str(tmp_path / "build"))
-    monkeypatch.setattr("benchmarks.processors.proxied.PROCESSORS", ("batch",))
+    monkeypatch.setattr("benchmarks.processors.names.PROCESSORS", ("batch",))
     words = ["run", "processors", "--phases", "collector", "--runs", "1", "--out", str(tmp_path / "results")]
     assert command_line.main(words) == command_line.NOT_FOR_QUOTING
     (path,) = (tmp_path / "results").glob("*/*-processors.json")

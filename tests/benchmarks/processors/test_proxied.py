@@ -18,8 +18,8 @@ RUNS = [(processor, scenario) for scenario in ("kill", "503") for processor in (
 def test_a_kill_and_an_outage_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The batch loses what it holds when it is killed; the file loses nothing that was written to it."""
     monkeypatch.setenv(BUILD_VARIABLE, str(tmp_path / "build"))
-    monkeypatch.setattr(proxied, "PROXY_SCENARIOS", ("kill", "503"))
-    monkeypatch.setattr(proxied, "PROCESSORS", ("batch", "durable"))
+    monkeypatch.setattr(proxied.names, "PROXY_SCENARIOS", ("kill", "503"))
+    monkeypatch.setattr(proxied.names, "PROCESSORS", ("batch", "durable"))
     never = {"batch": "600000"}  # however slow this machine is, a batch waits longer
     monkeypatch.setattr(proxied, "_DELAY_MS", proxied._DELAY_MS | never)
     monkeypatch.setattr(proxied, "AT_A_TIME", 4)

@@ -79,14 +79,17 @@ def test_one_for_quoting_goes_before_a_newer_one_that_is_not(result: Result, tmp
     assert found.validity.valid
 
 
-def test_the_first_sentences_say_where_and_name_what_is_missing(result: Result, tmp_path: Path) -> None:
+def test_the_first_sentences_have_intervals_and_name_what_is_missing(result: Result, tmp_path: Path) -> None:
     assert stored.headlines(tmp_path) == [stored.NOT_YET]
-    write_result(made(result, findings=["what it is", "sweep: 800 [720, 880] output tokens/s."]), tmp_path)
-    assert stored.headlines(tmp_path) == [
-        "vllm-cpu small on 2-core-example: sweep: 800 [720, 880] output tokens/s.",
-        stored.NOT_YET,
-    ]
-    write_result(made(result, kind="vllm", run_id="1" * 32), tmp_path)
+    write_result(made(result), tmp_path)
+    told = stored.headlines(tmp_path)
+    assert told[0] == (
+        "vllm-cpu small on 2-core-example: at most 800 [720, 880] output tokens/s, with 128/32 tokens and 8 requests "
+        "at once, 10% of the ceiling."
+    )
+    assert any("batch over proxy: 0.8 [0.72, 0.88]" in sentence for sentence in told)
+    assert told[-1] == stored.NOT_YET
+    write_result(made(result, kind="vllm"), tmp_path)
     assert stored.NOT_YET not in stored.headlines(tmp_path)
 
 
