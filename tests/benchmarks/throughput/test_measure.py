@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from statistics import fmean, median
+from typing import Any, Self
 
 import pytest
 
 from benchmarks import __main__ as command_line
 from benchmarks.harness import backends
 from benchmarks.harness.results import load_result
+from benchmarks.harness.streams import streamed
+from benchmarks.throughput import figure
 from benchmarks.throughput import measure as throughput
+from benchmarks.throughput.open_loop import open_loop
 from workbook import engine
 from workbook.engine import CPU_VARIABLE, GPU_VARIABLE
 from workbook.paths import BUILD_VARIABLE
@@ -73,6 +80,53 @@ def test_a_slowed_down_device_is_told() -> None:
     assert list(throughput._slowdowns(states)) == []
     (told,) = throughput._slowdowns([{"slowdown_reasons": "0x0000000000000004"}])
     assert told.endswith("0x4")
+
+
+class AsyncClient:
+    """Stands in for vLLM's client, which is not everywhere: asks all at once, and reports under the same names."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        del kind, folder
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def run(self, words: Sequence[str], api_key: str) -> dict[str, Any]:
+        del api_key
+        flags = dict(zip(words[::2], words[1::2], strict=False))
+        requests, tokens = int(flags["--num-prompts"]), int(flags["--random-output-len"])
+        make = streamed(flags["--base-url"], {}, 5, int(flags["--seed"]))
+        began = time.perf_counter()
+        arrivals = open_loop(make, [0.0] * requests, max_tokens=tokens)
+        answers = [arrival.answer for arrival in arrivals if not isinstance(arrival.answer, str)]
+        ttfts, latencies = ([getattr(one, name) for one in answers] for name in ("first_token", "last_token"))
+        told = {"completed": len(answers), "duration": time.perf_counter() - began, "errors": [""] * len(answers)}
+        told |= {"median_ttft_ms": 1000 * median(ttfts), "median_e2el_ms": 1000 * median(latencies)}
+        return told | {"mean_e2el_ms": 1000 * fmean(latencies), "ttfts": ttfts, "latencies": latencies}
+
+
+def test_a_mock_is_fitted_to_what_was_swept_and_swept_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(BUILD_VARIABLE, str(tmp_path / "build"))
+    monkeypatch.setattr(throughput, "Client", AsyncClient)
+    monkeypatch.setattr(throughput, "model_dir", lambda shape: tmp_path / shape)
+    words = ["throughput", "--engine", "mock", "--phases", "sweep,prefill,latency", "--concurrencies", "4,6,8"]
+    words += ["--lengths", "128/32", "--repeats", "2", "--per-caller", "1", "--out", str(tmp_path / "results")]
+    assert command_line.main(words) == command_line.NOT_FOR_QUOTING
+    (path,) = (tmp_path / "results").glob("*/*-throughput.json")
+    result = load_result(path)
+    samples: list[Any] = list(result.samples)
+    assert Counter(sample["phase"] for sample in samples) == {"sweep": 6, "prefill": 2, "latency": 6}
+    for sample in samples:
+        assert sample["client"]["completed"] == sample["num_prompts"] == sample["counted_requests"]
+        assert sample["counted_completion_tokens"] == sample["counted_requests"] * sample["output_len"]
+    latency: Any = result.summary["latency"]
+    for curve in latency["curves"].values():
+        assert [point["concurrency"] for point in curve] == [4, 6, 8]
+    assert set(latency["fit"]["flags"]) == {"ttft_ms", "ttft_ms_per_running", "tpot_ms", "tpot_ms_per_running"}
+    assert figure.draw(result).axes[0].get_xlabel() == "requests under way at once"
 
 
 @pytest.mark.engine
