@@ -20,6 +20,7 @@ from benchmarks.harness.benchmark import AnyParameter, Benchmark, Choice, NotMea
 from benchmarks.harness.benchmark import words as benchmark_words
 from benchmarks.harness.comparable import NotComparable
 from benchmarks.harness.compare import compare
+from benchmarks.harness.index import INDEX, index
 from benchmarks.harness.preflight import Refused
 from benchmarks.harness.provenance import machine_label
 from benchmarks.harness.rendering import NotDrawn, render
@@ -62,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _render(arguments.results, arguments.out)
         if arguments.command == "compare":
             return _compare(arguments.first, arguments.second)
+        if arguments.command == "index":
+            return _index()
     except (ResultError, NotComparable, NotDrawn, OSError) as refused:
         print(f"benchmarks: {refused}", file=sys.stderr)
         return 1
@@ -126,6 +129,13 @@ def _compare(first: Path, second: Path) -> int:
     return 0 if comparison.reproduced else DIFFERS
 
 
+def _index() -> int:
+    text = index()
+    (RESULTS / INDEX).write_text(text)
+    print(shown(RESULTS / INDEX))
+    return 0
+
+
 def _with_run(words: list[str]) -> list[str]:
     """A benchmark's name as the first word is short for ``run NAME``, with dashes where it has underscores."""
     name = words[0].replace("-", "_") if words else ""
@@ -163,6 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     compared.add_argument("first", type=Path, metavar="A", help="a result file")
     compared.add_argument("second", type=Path, metavar="B", help="a later one, of the same benchmark and machine")
+    commands.add_parser("index", help="list all stored results anew, with what has become of them", allow_abbrev=False)
     names = commands.add_parser("run", help="measure, and store the result").add_subparsers(
         dest="name", required=True, metavar="NAME"
     )

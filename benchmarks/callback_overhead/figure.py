@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from benchmarks.callback_overhead import names
-from benchmarks.callback_overhead.findings import CONFIDENCE, NAMES
+from benchmarks.callback_overhead.findings import NAMES
 from benchmarks.harness.comparable import require_comparable
-from benchmarks.harness.figures import page, points_panel, require
+from benchmarks.harness.figures import error_bars, page, points_panel, require
 from benchmarks.harness.results import Result
 from workbook.figures import HATCHES, OKABE_ITO
 
@@ -115,10 +115,9 @@ def _parts_panel(axes: Any, result: Result) -> None:
 def _text(result: Result) -> str:
     packages = result.packages
     summary: Any = result.summary
-    rounds = summary["targets"]["hooks_cpu_ours_over_bare_span"]["measured"]["rounds"]
     return (
         f"LiteLLM {packages['litellm']}, OpenTelemetry {packages['opentelemetry-sdk']}; "
         f"calls that LiteLLM answers itself; CPU time beyond hooks that do nothing. Our span has "
-        f"{summary['setting']['attributes']} attributes, the naive one nine. Bars: {CONFIDENCE:.0%} intervals over "
-        f"{rounds} rounds."
+        f"{summary['setting']['attributes']} attributes, the naive one nine. "
+        f"{error_bars(summary['targets']['hooks_cpu_ours_over_bare_span']['measured'])}"
     )

@@ -42,7 +42,7 @@ from benchmarks.callback_overhead.names import (
 from benchmarks.harness.benchmark import Measurement
 from benchmarks.harness.faults import busy, too_few, uneven
 from benchmarks.harness.rounds import Rounds, Sample, per, stored
-from benchmarks.harness.statistics import Interval, Ratio, differs
+from benchmarks.harness.statistics import Interval, Ratio, differs, in_brackets, ranked, rounds_to_notice
 from benchmarks.harness.targets import Target
 
 MOST_OVER_BARE_SPAN = 2.0
@@ -50,9 +50,8 @@ LEAST_BELOW_OTHERS = 5.0  # the naive callback and LiteLLM's own, over ours
 LEAST_BELOW_SIMPLE = 8.0  # Simple + OTLP over Batch + OTLP, for the caller
 
 MINIMUM_ROUNDS = 20
-# Four ratios are held against a target, and the planted change against noise: at 99 % each, all hold at once in 95
-# runs of 100 (Bonferroni). The other numbers are for orientation.
-CONFIDENCE = 0.99
+# Five ratios are held against a target, and the planted change against noise. Other numbers are for orientation.
+COMPARISONS = 6
 CALLS, OTHER_CALLS, MEMORY, IMPORT = "calls", "others", "memory", "import"
 
 NAMES = {
@@ -98,15 +97,15 @@ _TARGETS = {
 
 
 def evaluate(
-    samples: Sequence[Sample], *, seed: int, setting: Mapping[str, Any], left_out: Mapping[str, str], short: bool
+    samples: Sequence[Sample], *, setting: Mapping[str, Any], left_out: Mapping[str, str], short: bool
 ) -> Measurement:
-    """The measurement that ``samples`` are. The same samples and seed give the same one.
+    """The measurement that ``samples`` are. The same samples give the same one.
 
     ``setting`` is what they have in common: ``attributes`` of a span, ``packages``. ``left_out``
     says of what was not measured why. What is ``short`` is not for quoting.
     """
     calls, others = (
-        Rounds([one for one in samples if one["part"] == part], "mode", "arm", seed=seed, confidence=CONFIDENCE)
+        Rounds([one for one in samples if one["part"] == part], "mode", "arm", comparisons=COMPARISONS)
         for part in (CALLS, OTHER_CALLS)
     )
     noop, again = (ASYNC, NOOP), (ASYNC, NOOP_AGAIN)
@@ -150,7 +149,7 @@ def evaluate(
             f"For scale: over the bare span with our attributes, {told}; a callback that makes this span with the "
             "SDK's tracer cannot be further below them than that.",
             "Microseconds of CPU time in the hooks per async call, 16 at a time, beyond hooks that do nothing, without "
-            f"an exporter: {_told(costs[ASYNC], 'hooks_cpu', (JSON_LINE, BARE_SPAN, OURS, NAIVE, OTEL_V1, OTEL_V2))}. "
+            f"an exporter: {_told(costs[ASYNC], 'hooks_cpu', _ALONE)}. "
             f"Our span has {setting['attributes']} attributes, the naive one nine.",
             "Where ours goes, in microseconds, timed inside: "
             + ", ".join(f"{name.replace('_', ' ')} {part}" for name, part in breakdown.items())
@@ -169,19 +168,19 @@ def evaluate(
                 f"Importing {what}, after what is named before it: {times['cpu_seconds']} ms of CPU time."
                 for what, times in imports.items()
             ),
-            f"A planted regression, ours made {PLANTED:.0%} slower, shows as {planted} and equal things as {null}: it "
-            f"was {'' if noticed else 'NOT '}noticed.",
+            _planted_sentence(planted, null),
             "Equal things beside each other: "
             + ", ".join(f"{name.replace('_', ' ')} {ratio}" for name, ratio in nulls.items())
             + "; nothing smaller is claimed.",
-            f"In brackets: {CONFIDENCE:.0%} intervals of the median over {calls.count} rounds, resampled by rounds.",
+            in_brackets(calls.count, COMPARISONS),
         ],
         faults=_faults(samples, calls.count, nulls, short=short),
         caveats=[f"not measured: {what}: {why}" for what, why in left_out.items()],
     )
 
 
-_EXPORTING = (OURS_BATCH, OURS_DURABLE, OURS_SIMPLE)
+_ALONE = (NOOP_AGAIN, JSON_LINE, BARE_SPAN, OURS, NAIVE, OTEL_V1, OTEL_V2)
+_EXPORTING = (NOOP_AGAIN, OURS_BATCH, OURS_DURABLE, OURS_SIMPLE)
 
 
 def _net(rounds: Rounds, mode: str, arm: str) -> list[float]:
@@ -255,17 +254,27 @@ def _imports(samples: Sequence[Sample], rounds: Rounds) -> dict[str, dict[str, I
 
 
 def _told(costs: Mapping[str, Mapping[str, Interval]], quantity: str, arms: Sequence[str]) -> str:
-    return "; ".join(f"{NAMES[arm]} {costs[arm][quantity]}" for arm in arms if arm in costs)
+    nulls = [NAMES[arm] for arm in (NOOP, NOOP_AGAIN) if arm in arms and arm in costs]
+    return ranked({NAMES[arm]: costs[arm][quantity] for arm in arms if arm in costs}, *nulls)
 
 
 def _mode_sentence(mode: str, arms: Mapping[str, Mapping[str, Interval]]) -> str:
     if not mode.startswith("others_"):
-        told = _told(arms, "hooks_cpu", (BARE_SPAN, OURS, NAIVE, OTEL_V1, OTEL_V2))
+        told = _told(arms, "hooks_cpu", (NOOP_AGAIN, BARE_SPAN, OURS, NAIVE, OTEL_V1, OTEL_V2))
         return f"In {'synchronous' if mode == SYNC else 'streamed'} calls: {told}."
-    told = _told(arms, "process_cpu_beyond_none", (NOOP, OURS, *OTHERS))
+    told = _told(arms, "process_cpu_beyond_none", (NOOP, NOOP_AGAIN, OURS, *OTHERS))
     return (
         f"Beside other instrumentations, in their environment, {mode.removeprefix('others_')} calls, microseconds of "
         f"the process's CPU time beyond no callback at all: {told}."
+    )
+
+
+def _planted_sentence(planted: Ratio, null: Ratio) -> str:
+    right = "holds" if planted.low <= 1 + PLANTED <= planted.high else "does NOT hold"
+    least = "" if null.claims[0] <= 0 else f"; {rounds_to_notice(1 + PLANTED, null)} rounds notice it nine times in ten"
+    return (
+        f"A planted regression, ours made {PLANTED:.0%} slower, shows as {planted}, which {right} the truth, and equal "
+        f"things as {null}: it was {'' if differs(planted, null) else 'NOT '}noticed{least}."
     )
 
 

@@ -105,7 +105,7 @@ def measure(parameters: Parameters) -> Measurement:
         samples += _memory(size, folder, left_out)
         samples += _imports(size, folder, left_out)
     shutil.rmtree(folder)
-    return evaluate(samples, seed=seed, setting=setting, left_out=left_out, short=parameters["size"] != "full")
+    return evaluate(samples, setting=setting, left_out=left_out, short=parameters["size"] != "full")
 
 
 def _blocks(

@@ -29,7 +29,7 @@ def uneven(nulls: Mapping[str, Ratio], where: str = "") -> list[str]:
         f"the A/A comparison of {name.replace('_', ' ')}{where} should contain 1 and is {null}: the noise differs "
         "between arms"
         for name, null in nulls.items()
-        if not null.low <= 1 <= null.high
+        if not null.may_be_one
     ]
 
 

@@ -13,7 +13,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from benchmarks.harness.index import banner
 from benchmarks.harness.results import Result
+from benchmarks.harness.statistics import Interval
 from workbook.figures import OKABE_ITO, STYLE
 
 _CAPTION_WIDTH = 150  # characters
@@ -37,7 +39,7 @@ def page(
         else:
             figure, axes = plt.subplot_mosaic(rows, **layout)
         yield figure, axes
-        figure.supxlabel(captioned(result, f"{when_and_where(result)}. {text}"), x=0.01, ha="left", fontsize=8)
+        caption(figure, result, f"{when_and_where(result)}. {text}")
     plt.close(figure)
 
 
@@ -81,11 +83,19 @@ def when_and_where(result: Result) -> str:
     return f"{result.started:%Y-%m-%d}, {processor}"
 
 
-def captioned(result: Result, text: str) -> str:
-    """``text`` in lines, with the reasons why ``result`` is not for quoting, where there are any."""
+def error_bars(interval: Mapping[str, Any]) -> str:
+    """The sentence that says what error bars such as the stored ``interval`` show."""
+    return f"Bars: {Interval(**interval).kind}."
+
+
+def caption(figure: Any, result: Result, text: str) -> None:
+    """``text`` below ``figure``, with the reasons why ``result`` is not for quoting; above it the `banner`, if any."""
     if not result.validity.valid:
         text += f" NOT FOR QUOTING: {'; '.join(result.validity.reasons)[:200]}"
-    return textwrap.fill(text, _CAPTION_WIDTH)
+    figure.supxlabel(textwrap.fill(text, _CAPTION_WIDTH), x=0.01, ha="left", fontsize=8)
+    if told := banner(result):
+        look = {"fontsize": 10, "color": "white", "backgroundcolor": "#B00020"}
+        figure.suptitle(textwrap.fill(told, 60), x=0.01, ha="left", **look)
 
 
 def log_x(axes: Any) -> None:

@@ -2,7 +2,7 @@
 
 One run is one JSON file, ``RESULTS/<machine>/<YYYY-MM-DD>-<benchmark>[-N].json``, with a line for each sample. Its
 ``sha256`` is over everything else in it (as JSON with sorted keys and no spaces), so an edit or a damaged copy shows;
-it is no signature.
+it is no signature. No file is ever removed: what should not be shown any more is named in ``superseded.toml``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import re
 import tempfile
+import tomllib
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Self
@@ -195,12 +196,50 @@ def stored_results(root: Path = RESULTS) -> list[Path]:
     return sorted(root.glob("*/*.json"))
 
 
+def superseded(root: Path = RESULTS) -> dict[Path, dict[str, str]]:
+    """The results that are kept and not shown, each with ``because`` and, where there is one, the file it is ``by``.
+
+    Raises `ResultError` where ``superseded.toml`` names what is not there, or gives no reason.
+    """
+    file = root / "superseded.toml"
+    entries: dict[str, dict[str, str]] = tomllib.loads(file.read_text()) if file.exists() else {}
+    for name, entry in entries.items():
+        if not (root / name).is_file() or not (root / entry.get("by", name)).is_file() or not entry.get("because"):
+            raise ResultError(f"{shown(file)}: {name}: name a result, the one it is superseded by, and because of what")
+    return {root / name: entry for name, entry in entries.items()}
+
+
+def current_results(root: Path = RESULTS) -> list[Path]:
+    """Every result file under ``root`` that is not superseded, ordered by machine, date and name."""
+    gone = superseded(root)
+    return [path for path in stored_results(root) if path not in gone]
+
+
+def replicates(of: Result, root: Path = RESULTS) -> list[Result]:
+    """The results for quoting that the same code measured on the same machine with the same parameters as ``of``.
+
+    Of each hour the newest, ``of`` among them, the oldest first. Raises `ResultError` for a file that cannot be used.
+    """
+    hours = {f"{of.started:%Y-%m-%d %H}": of}
+    for path in current_results(root):
+        found = load_result(path) if _is_of(path, of.benchmark) else of
+        same = _what(found) == _what(of) and found.validity.valid
+        if same and found.started >= hours.setdefault(f"{found.started:%Y-%m-%d %H}", found).started:
+            hours[f"{found.started:%Y-%m-%d %H}"] = found
+    return [hours[hour] for hour in sorted(hours)]
+
+
+def _what(result: Result) -> tuple[Any, ...]:
+    parameters = {name: value for name, value in result.parameters.items() if name != "seed"}
+    return result.benchmark, result.machine.label, result.code.sha256, parameters
+
+
 def newest_result(benchmark: str, root: Path = RESULTS, machine: str | None = None) -> tuple[Path, Result]:
     """The result of ``benchmark`` that was measured last, and its file; with ``machine``, of that label only.
 
     Raises `ResultError` when there is none, or when one of those there cannot be used.
     """
-    paths = [path for path in stored_results(root) if _is_of(path, benchmark) and machine in (None, path.parent.name)]
+    paths = [path for path in current_results(root) if _is_of(path, benchmark) and machine in (None, path.parent.name)]
     if not paths:
         where = f"{shown(root)}/{machine}" if machine else shown(root)
         raise ResultError(f"{where}: no result of {benchmark}; measure one: python -m benchmarks run {benchmark}")
@@ -210,7 +249,7 @@ def newest_result(benchmark: str, root: Path = RESULTS, machine: str | None = No
 def newest_results(root: Path = RESULTS) -> list[tuple[Path, Result]]:
     """Of each benchmark on each machine the result that was measured last, and its file."""
     newest: dict[tuple[str, str], tuple[Path, Result]] = {}
-    for path in stored_results(root):
+    for path in current_results(root):
         found = (path, load_result(path))
         kind = (found[1].machine.label, found[1].benchmark)
         newest[kind] = max(newest.get(kind, found), found, key=_started)

@@ -25,14 +25,11 @@ def in_rounds(blocks: Sequence[_Block], rounds: int, seed: int) -> Iterator[tupl
 class Rounds:
     """The ``samples`` by what their fields ``names`` hold, each group in the order of its rounds.
 
-    A key is the value of the only name, or a tuple of several. Intervals hold with ``confidence``; the same ``seed``
-    gives the same ones.
+    A key is the value of the only name, or a tuple of several. The run makes so many ``comparisons``.
     """
 
-    def __init__(
-        self, samples: Sequence[Sample], *names: str, seed: int, confidence: float, round: str = "round"
-    ) -> None:
-        self._how: dict[str, Any] = {"seed": seed, "confidence": confidence}
+    def __init__(self, samples: Sequence[Sample], *names: str, comparisons: int = 1, round: str = "round") -> None:
+        self._comparisons = comparisons
         self.groups: dict[Any, list[Sample]] = {}
         for sample in sorted(samples, key=lambda sample: int(sample[round])):
             key = tuple(sample[name] for name in names)
@@ -45,7 +42,7 @@ class Rounds:
 
     def of(self, values: Sequence[float]) -> Interval:
         """The median of one value from each round."""
-        return median_interval(values, **self._how)
+        return median_interval(values, comparisons=self._comparisons)
 
     def interval(self, key: Any, measure: Measure) -> Interval:
         """The median over rounds."""
@@ -57,7 +54,7 @@ class Rounds:
 
     def over(self, above: Sequence[float], below: Sequence[float]) -> Ratio:
         """The median ratio of pairs, one from each round."""
-        return paired_ratio(above, below, **self._how)
+        return paired_ratio(above, below, comparisons=self._comparisons)
 
     def ratio(self, above: Any, below: Any, measure: Measure, by: Measure | None = None) -> Ratio:
         """``measure`` of the group ``above`` over that of the group ``below``, or over ``by`` of it."""
@@ -65,7 +62,8 @@ class Rounds:
 
     def difference(self, above: Any, below: Any, measure: Measure) -> Interval:
         """What ``above`` has more than ``below``."""
-        return paired_difference(self.each(above, measure), self.each(below, measure), **self._how)
+        pairs = self.each(above, measure), self.each(below, measure)
+        return paired_difference(*pairs, comparisons=self._comparisons)
 
 
 def per(sample_field: str, count: str, scale: float = 1e6) -> Measure:
@@ -86,6 +84,4 @@ def stored(value: Any) -> Any:
 
 def number(interval: Interval) -> str:
     """As ``str(interval)``, but thousands stay readable."""
-    if interval.median < 1000:
-        return str(interval)
-    return f"{interval.median:,.0f} [{interval.low:,.0f}, {interval.high:,.0f}]"
+    return str(interval) if interval.median < 1000 else f"{interval:,.0f}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.results import RESULTS, Result, ResultError, load_result, stored_results
+from benchmarks.harness.results import RESULTS, Result, ResultError, current_results, load_result
 
 SUCCESSORS = {
     "span_processors": ("processors", "costs"),
@@ -45,7 +45,7 @@ def samples_of(result: Result, phase: str) -> list[Any]:
 
 def newest(benchmark: str, phase: str, root: Path = RESULTS) -> Result:
     """The newest result with ``phase``, one for quoting before any other. Raises `ResultError` when there is none."""
-    found = [result for path in stored_results(root) if has(result := load_result(path), benchmark, phase)]
+    found = [result for path in current_results(root) if has(result := load_result(path), benchmark, phase)]
     if not found:
         raise ResultError(f"no result has the phase {phase} of {benchmark}: python -m benchmarks run {benchmark}")
     return max(found, key=lambda result: (result.validity.valid, result.started))

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from benchmarks.harness.benchmark import Measurement
 from benchmarks.harness.faults import busy, too_few, uneven
 from benchmarks.harness.rounds import Measure, Rounds, Sample, number, per, stored
-from benchmarks.harness.statistics import Interval, Ratio, in_words, resolution
+from benchmarks.harness.statistics import Interval, Ratio, in_brackets, in_words, resolution
 from benchmarks.harness.targets import Target
 from benchmarks.processors.names import (
     BATCH,
@@ -49,9 +49,7 @@ LEAST_DRAINED = 10_000.0  # spans per second of CPU time
 
 MINIMUM_ROUNDS = 10
 WARM_UP_ROUNDS = 1
-# 27 ratios and rates are held against a target or against 1. At 99.8 % each, all hold at once in 95 runs of 100
-# (Bonferroni).
-_CONFIDENCE = 0.998
+_COMPARISONS = 15  # ratios and rates that are held against a target or against 1
 # Cores; a receiver that uses more may itself be what limits the rate.
 _RECEIVER_LIMIT = 0.9
 _TAIL = 0.001  # the 99.9th percentile is shown where ten calls or more are slower
@@ -86,12 +84,12 @@ def slowest_kept(burst: int, rounds: int) -> int:
     return min(burst, math.ceil(burst * rounds * _TAIL) + 1)
 
 
-def evaluate(samples: Sequence[Sample], *, seed: int, setting: Mapping[str, Any]) -> Measurement:
-    """The measurement that ``samples`` are. The same samples and seed give the same one.
+def evaluate(samples: Sequence[Sample], *, setting: Mapping[str, Any]) -> Measurement:
+    """The measurement that ``samples`` are. The same samples give the same one.
 
     ``setting`` is what they have in common: ``attributes`` and ``bytes`` of a span.
     """
-    rounds = Rounds(samples, "arm", "exporter", seed=seed, confidence=_CONFIDENCE)
+    rounds = Rounds(samples, "arm", "exporter", comparisons=_COMPARISONS)
     nulls = {protocol: _nulls(rounds, protocol) for protocol in PROTOCOLS}
     targets = {protocol: _targets(rounds, nulls[protocol], protocol) for protocol in PROTOCOLS}
     costs = _by_exporter(_SHOWN, lambda arm: rounds.intervals(arm, _COSTS))
@@ -150,8 +148,7 @@ def evaluate(samples: Sequence[Sample], *, seed: int, setting: Mapping[str, Any]
                 + "; nothing smaller is claimed."
                 for protocol, found in nulls.items()
             ),
-            f"In brackets: {_CONFIDENCE:.1%} intervals of the median over {rounds.count} rounds, after "
-            f"{WARM_UP_ROUNDS} round of warm-up that was not kept.",
+            f"{in_brackets(rounds.count, _COMPARISONS)} {WARM_UP_ROUNDS} round of warm-up was not kept.",
         ],
         faults=_faults(samples, rounds.count, nulls),
         caveats=_caveats(rounds),

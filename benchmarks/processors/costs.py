@@ -90,7 +90,7 @@ def measure(parameters: Parameters, folder: Path) -> Measurement:
         samples = [bench.sample(number, arm) for number, arm in tqdm(plan, unit="block", disable=None)]
         attributes = np.mean([len(span.attributes or {}) for span in bench.spans])
         size = np.mean([len(span_bytes(span)) for span in bench.spans])
-    return evaluate(samples, seed=seed, setting={"attributes": round(attributes), "bytes": round(size)})
+    return evaluate(samples, setting={"attributes": round(attributes), "bytes": round(size)})
 
 
 @contextmanager

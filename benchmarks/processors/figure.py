@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
-from benchmarks.harness.figures import GREY, log_x, page, points_panel
+from benchmarks.harness.figures import GREY, error_bars, log_x, page, points_panel
 from benchmarks.harness.results import Result
 from benchmarks.harness.successors import has, part, samples_of
 from benchmarks.processors import names
@@ -84,9 +84,8 @@ def draw_costs(result: Result) -> Figure:
     text = (
         f"OpenTelemetry {result.packages['opentelemetry-sdk']}; OTLP to a receiver in another process that counts and "
         f"discards, the console's text to /dev/null; spans of {setting['attributes']} attributes, {setting['bytes']:,} "
-        f"bytes, in bursts of {result.parameters['burst']:,}; a backlog of {result.parameters['backlog']:,}. Bars: "
-        f"{drained['measured']['confidence']:.1%} intervals over {drained['measured']['rounds']} rounds. Logarithmic "
-        "scales."
+        f"bytes, in bursts of {result.parameters['burst']:,}; a backlog of {result.parameters['backlog']:,}. "
+        f"{error_bars(drained['measured'])} Logarithmic scales."
     )
     with page(result, text, 2, 2, figsize=(11, 9.6), height_ratios=(3, 2)) as (figure, panels):
         (first, second), (third, rates) = panels

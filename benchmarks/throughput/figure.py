@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.harness.backends import caveat
-from benchmarks.harness.figures import GREY, bars, count_axis, curve, log_x, page, require
+from benchmarks.harness.figures import GREY, bars, count_axis, curve, error_bars, log_x, page, require
 from benchmarks.harness.results import Result
+from benchmarks.harness.statistics import Ratio
 from benchmarks.harness.successors import has, part, samples_of
 from benchmarks.throughput.findings import ARMS, LATENCY, OPEN, PROXY_AGAIN, SWEEP, WORKERS
 from workbook.figures import OKABE_ITO
@@ -59,7 +60,8 @@ def draw_sweep(result: Result) -> Figure:
     points = [point for point in _summary(result)["points"] if point["phase"] == SWEEP]
     if not points:
         raise ValueError("this result has no sweep")
-    text = _about(result, "The engine alone. Prompt/answer; medians, and 95% intervals over repeats.")
+    told = error_bars(points[0]["output_tokens_per_second"])
+    text = _about(result, f"The engine alone. Prompt/answer; medians. {told}")
     with page(result, text, 1, len(_FIGURES), grid="both", figsize=(11, 4.2)) as (figure, panels):
         lengths = sorted({(point["input_len"], point["output_len"]) for point in points})
         for axes, (name, label) in zip(panels, _FIGURES, strict=True):
@@ -87,7 +89,8 @@ def draw_arms(result: Result) -> Figure:
     if not compared:
         raise ValueError("this result compares no arms")
     loads = sorted({entry["concurrency"] for entry in compared})
-    text = _about(result, "Paired by repeat, 95% intervals. Grey: what two equal proxies show of each other.")
+    told = f"{error_bars(compared[0]['ratio'])} Grey: what two equal proxies show of each other."
+    text = _about(result, f"Paired by repeat. {told}")
     shape: Any = {"figsize": (11, 3.9), "sharex": True, "sharey": True, "squeeze": False}
     with page(result, text, 1, len(loads), **shape) as (figure, panels):
         for axes, load in zip(panels[0], loads, strict=True):
@@ -104,7 +107,8 @@ def _ratios(axes: Any, entries: Sequence[Mapping[str, Any]]) -> None:
     for place, entry in enumerate(entries):
         medians, ends = bars([entry["ratio"]])
         # Filled where it is a difference: to be seen without colour.
-        look = {"color": OKABE_ITO[0], "markerfacecolor": OKABE_ITO[0] if entry["differs"] else "white"}
+        claimed = entry["differs"] and not Ratio(**entry["ratio"]).is_range
+        look = {"color": OKABE_ITO[0], "markerfacecolor": OKABE_ITO[0] if claimed else "white"}
         axes.errorbar(medians, [place], xerr=ends, fmt="o", capsize=3, markersize=6, **look)
     axes.set_yticks(range(len(entries)), [_NAMES[entry["arm"]] for entry in entries])
     axes.set_ylim(len(entries) - 0.5, -0.5)
@@ -151,10 +155,9 @@ def draw_workers(result: Result) -> Figure:
     """
     summary = part(result, "throughput", WORKERS)
     counts = sorted({row["workers"] for row in summary["rows"]})
-    rounds = summary["rows"][0]["requests_per_second"]["rounds"]
     text = (
-        f"LiteLLM {result.packages['litellm']} in front of the mock, 16 requests at a time; medians and 95% intervals "
-        f"over {rounds} rounds. Dashed: the cores that there are."
+        f"LiteLLM {result.packages['litellm']} in front of the mock, 16 requests at a time; medians. "
+        f"{error_bars(summary['rows'][0]['requests_per_second'])} Dashed: the cores that there are."
     )
     with page(result, text, 1, len(_WORKER_FIGURES), grid="both", figsize=(11, 3.9)) as (figure, panels):
         for axes, (name, title) in zip(panels, _WORKER_FIGURES, strict=True):
@@ -182,11 +185,10 @@ def draw_latency(result: Result) -> Figure:
         {length for sample in samples for length in sample.get("prompt_tokens_each", [sample.get("input_len")])}
     )
     output = samples[0].get("max_tokens") or samples[0]["output_len"]
-    rounds = summary["curves"]["engine"][0]["ttft_ms"]["rounds"]
     text = (
         f"vLLM {engine['version']} ({engine['kind']}), {engine['shape']} model with random weights; "
-        f"{'-'.join(map(str, lengths))} prompt and {output} output tokens, streamed, closed loop. Bars: 95 % intervals "
-        f"over {rounds} rounds."
+        f"{'-'.join(map(str, lengths))} prompt and {output} output tokens, streamed, closed loop. "
+        f"{error_bars(summary['curves']['engine'][0]['ttft_ms'])}"
     )
     titles = (("ttft_ms", "ttft", "Time to first token"), ("tpot_ms", "tpot", "Time per output token"))
     with page(result, text, 1, 2, grid="both", figsize=(10, 4.3)) as (figure, panels):

@@ -43,7 +43,7 @@ from benchmarks.harness.backends import MOCK, caveat
 from benchmarks.harness.benchmark import Measurement
 from benchmarks.harness.faults import busy, too_few
 from benchmarks.harness.rounds import Measure, Rounds, Sample, stored
-from benchmarks.harness.statistics import differs, in_words
+from benchmarks.harness.statistics import differs, in_brackets, in_words
 from benchmarks.throughput.latency_fit import Fit, fit_line
 from benchmarks.throughput.roofline import Device, Model, ceiling
 
@@ -59,7 +59,6 @@ PHASES = (SWEEP, PREFILL, ARMS_PHASE, OPEN, LATENCY, WORKERS)
 CLOSED = (SWEEP, PREFILL, ARMS_PHASE, LATENCY)
 MINIMUM_REPEATS = 3
 
-_CONFIDENCE = 0.95
 _MOST_CACHE_HITS = 0.02  # of the prompt tokens
 _MOST_LATE = 0.1  # of the latency that an open loop tells
 _ROUNDING = 1.01  # of the client's clock, where a number has a limit that it may reach
@@ -69,7 +68,6 @@ _POINT = ("phase", "arm", "input_len", "output_len", "concurrency")
 def evaluate(
     samples: Sequence[Sample],
     *,
-    seed: int,
     engine: Mapping[str, Any],
     of: Model | None = None,
     on: Device | None = None,
@@ -80,16 +78,13 @@ def evaluate(
     ``cut_off`` says why not all runs were made. A point with fewer than two repeats is left out.
     """
     kept = [run for run in samples if run["phase"] in PHASES]
-    runs = _rounds(kept, seed, *_POINT)
+    runs = _rounds(kept, *_POINT)
     closed = sorted((key for key in runs.groups if key[0] in CLOSED), key=_order)
     opened = sorted((key for key in runs.groups if key[0] == OPEN), key=_order)
     points = [_point(runs, key, of, on) for key in closed if len(runs.groups[key]) > 1]
-    rates = _token_rates(kept, seed)
-    comparisons = [
-        entry
-        for load in sorted({key[4] for key in closed if key[0] == ARMS_PHASE})
-        for entry in _compared(kept, load, seed)
-    ]
+    rates = _token_rates(kept)
+    loads = sorted({key[4] for key in closed if key[0] == ARMS_PHASE})
+    comparisons = [entry for load in loads for entry in _compared(kept, load, len(loads))]
     open_loops = [_open(runs.groups[key]) for key in opened]
     fitted = fit(kept) if any(run["phase"] == LATENCY for run in kept) else None
     about = " ".join(filter(None, (engine["kind"], engine["version"], engine["shape"])))
@@ -101,7 +96,7 @@ def evaluate(
         *map(_comparison_in_words, comparisons),
         *map(_open_in_words, open_loops),
         *(_fit_in_words(fitted) if fitted else []),
-        f"In brackets: {_CONFIDENCE:.0%} intervals over {runs.count} repeats.",
+        in_brackets(runs.count, len(comparisons), "repeats"),
     ]
     fewest = min((len(group) for group in runs.groups.values()), default=MINIMUM_REPEATS)
     faults = [*([cut_off] if cut_off else []), *too_few(fewest, MINIMUM_REPEATS, "repeats")]
@@ -125,8 +120,8 @@ def evaluate(
     return Measurement(kept, stored(summary), findings, faults + busy(kept), [caveat(engine["kind"]), *no_ceiling])
 
 
-def _rounds(samples: Sequence[Sample], seed: int, *names: str) -> Rounds:
-    return Rounds(samples, *names, seed=seed, confidence=_CONFIDENCE, round="repeat")
+def _rounds(samples: Sequence[Sample], *names: str, comparisons: int = 1) -> Rounds:
+    return Rounds(samples, *names, comparisons=comparisons, round="repeat")
 
 
 def _order(key: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -187,7 +182,7 @@ def _point(runs: Rounds, key: tuple[Any, ...], of: Model | None, on: Device | No
     }
 
 
-def _token_rates(samples: Sequence[Sample], seed: int) -> dict[str, Any] | None:
+def _token_rates(samples: Sequence[Sample]) -> dict[str, Any] | None:
     """From the pairs of runs, of one repeat, that differ in the length of the answer alone: one token, and many."""
     prefills = {run["repeat"]: run for run in samples if run["phase"] == PREFILL}
     if not prefills:
@@ -201,7 +196,7 @@ def _token_rates(samples: Sequence[Sample], seed: int) -> dict[str, Any] | None:
     pairs = [(1 / _request_rate(decodes[repeat]), 1 / _request_rate(prefills[repeat])) for repeat in both]
     if len(both) < 2 or any(request <= prompt for request, prompt in pairs):
         return None
-    runs = _rounds(samples, seed, "phase")
+    runs = _rounds(samples, "phase")
     return {
         "prefill_input_tokens_per_second": runs.of([_input_rate(prefills[repeat]) for repeat in both]),
         "decode_output_tokens_per_second": runs.of([whole[2] / (request - prompt) for request, prompt in pairs]),
@@ -211,17 +206,18 @@ def _token_rates(samples: Sequence[Sample], seed: int) -> dict[str, Any] | None:
     }
 
 
-def _compared(samples: Sequence[Sample], load: int, seed: int) -> list[dict[str, Any]]:
+def _compared(samples: Sequence[Sample], load: int, loads: int) -> list[dict[str, Any]]:
     """The ways at one concurrency, from repeats in which every one of them was measured."""
     here = [run for run in samples if (run["phase"], run["concurrency"]) == (ARMS_PHASE, load)]
     repeats = {run["arm"]: {other["repeat"] for other in here if other["arm"] == run["arm"]} for run in here}
     common = set.intersection(*repeats.values())
     if len(common) < 2 or PROXY not in repeats:
         return []
-    runs = _rounds([run for run in here if run["repeat"] in common], seed, "arm")
-    null = runs.ratio(PROXY_AGAIN, PROXY, _output_rate) if PROXY_AGAIN in repeats else None
     arms = sorted(repeats, key=ARMS.index)
     pairs = [(PROXY, DIRECT)] * (DIRECT in arms) + [(arm, PROXY) for arm in arms if arm not in (DIRECT, PROXY)]
+    whole = [run for run in here if run["repeat"] in common]
+    runs = _rounds(whole, "arm", comparisons=loads * len(pairs))
+    null = runs.ratio(PROXY_AGAIN, PROXY, _output_rate) if PROXY_AGAIN in repeats else None
     return [
         {
             **{"arm": arm, "against": against, "concurrency": load},

@@ -90,7 +90,7 @@ def measure(parameters: Parameters) -> Measurement:
     chosen = plan.plan(parameters)
     _require_possible(chosen)
     if set(chosen.phases) == {findings.WORKERS}:
-        found = evaluate([], seed=chosen.seed, engine={"kind": MOCK, "version": "", "shape": None})
+        found = evaluate([], engine={"kind": MOCK, "version": "", "shape": None})
     else:
         found = _with_client(chosen, parameters)
     if findings.WORKERS in chosen.phases:
@@ -126,7 +126,7 @@ def _with_client(chosen: Plan, parameters: Parameters) -> Measurement:
             with backend(f"{NAME}_fitted", MOCK, args=fitted) as mock:
                 bench = _Bench(client, mock, {}, parameters)
                 samples += [bench.closed(run, chosen) for run in tqdm(chosen.fitted(), unit="run", disable=None)]
-    found = evaluate(samples, seed=chosen.seed, engine=what, cut_off=cut_off, **_ceiling(what))
+    found = evaluate(samples, engine=what, cut_off=cut_off, **_ceiling(what))
     found.summary["device_states"] = {"before": states, "after": states_after}
     found.summary["plan"] = rounds.stored(asdict(chosen))
     found.caveats.extend(_slowdowns(states_after))
@@ -357,7 +357,7 @@ BENCHMARK = Benchmark(
         Parameter("open_share", 0.6, 0.01, "of what the slowest arm answers: the rate of the open loop"),
         Parameter("open_seconds", 10.0, 0.1, "length of an open-loop run"),
         WholeNumbers("counts", "1,2,4", 1, "of the phase workers: processes of a proxy"),
-        Parameter("rounds", worker_findings.MINIMUM_ROUNDS, 2, "of the phase workers, one block for each proxy"),
+        Parameter("rounds", 10, 2, "of the phase workers, one block for each proxy"),
         Parameter("block_seconds", 1.0, 0.05, "of the phase workers, for each block"),
         Parameter("limit_minutes", 0.0, 0.0, "no run begins later than this after the start of the runs; 0: no limit"),
         Parameter("seed", 0, 0, "of the order of runs, the prompts and the bootstrap"),

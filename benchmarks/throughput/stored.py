@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.results import RESULTS, Result, load_result
+from benchmarks.harness.results import RESULTS, Result, current_results, load_result
 from benchmarks.harness.statistics import Interval, Ratio, in_words
-from benchmarks.throughput.findings import ARMS_PHASE, CALLBACK, OPEN, PROXY_AGAIN, SWEEP
+from benchmarks.throughput.findings import ARMS_PHASE, CALLBACK, OPEN, SWEEP
 
 GPU = "vllm"
 NOT_YET = "On a GPU: not yet measured."
@@ -19,7 +19,9 @@ def newest(phase: str, root: Path = RESULTS) -> list[Result]:
     Those of GPUs come first. Raises `ResultError` for a file that cannot be used.
     """
     found = dict[tuple[Any, ...], Result]()
-    for path in sorted(root.glob("*/*-throughput*.json")):
+    for path in current_results(root):
+        if "-throughput" not in path.name:
+            continue
         result = load_result(path)
         summary: Any = result.summary
         has = summary[OPEN] if phase == OPEN else any(point["phase"] == phase for point in summary["points"])
@@ -44,7 +46,7 @@ def headlines(root: Path = RESULTS) -> list[str]:
     for result in arms:
         summary: Any = result.summary
         for entry in summary["comparisons"]:
-            if entry["arm"] not in (PROXY_AGAIN, CALLBACK):
+            if entry["arm"] != CALLBACK:
                 ratio = Ratio(**entry["ratio"])
                 told = in_words(ratio, Ratio(**entry["null"])) if entry["null"] else str(ratio)
                 what = f"output tokens/s, {entry['arm']} over {entry['against']}: {told}"

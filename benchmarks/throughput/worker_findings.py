@@ -20,16 +20,15 @@ from typing import Any
 from benchmarks.harness.benchmark import Measurement
 from benchmarks.harness.faults import busy, kinds, too_few
 from benchmarks.harness.rounds import Rounds, Sample, per, stored
-from benchmarks.harness.statistics import Ratio, at_least, differs, in_words
+from benchmarks.harness.statistics import Ratio, at_least, differs, in_brackets, in_words
 
 PLAIN, AGAIN, DURABLE = PROXY_ARMS = ("plain", "again", "durable")
 """Without a callback, the same proxy asked again in the same round, and with the durable callback on one file."""
 MOCK, MOCK_AGAIN = "mock", "mock_again"
 COMPLETE, STREAMED = "plain", "streamed"
-MINIMUM_ROUNDS = 10
+MINIMUM_ROUNDS = 5
 TARGET = 5.0  # the mock's requests per second over those that the proxy asks
 
-_CONFIDENCE = 0.95
 _ALL_BUSY = 0.85  # of the cores
 
 _rate = per("answered", "seconds", 1)
@@ -45,12 +44,13 @@ def _busy_cores(sample: Sample) -> float:
     return float(ours / sample["seconds"])
 
 
-def evaluate(samples: Sequence[Sample], *, seed: int, cores: int) -> Measurement:
+def evaluate(samples: Sequence[Sample], *, cores: int) -> Measurement:
     """The measurement that ``samples`` are, on a machine with so many usable ``cores``."""
     # Older results have no streamed answers, and nothing of the mock itself.
     kept = [{"answer": COMPLETE, **sample} for sample in samples]
-    blocks = Rounds(kept, "answer", "workers", "arm", seed=seed, confidence=_CONFIDENCE)
-    counts = sorted({workers for _, workers, _ in blocks.groups if workers})
+    counts = sorted({sample["workers"] for sample in kept if sample["workers"]})
+    comparisons = 3 * len(counts) - 2  # each arm by workers, and the callback at each number of them
+    blocks = Rounds(kept, "answer", "workers", "arm", comparisons=comparisons)
     rows = [_row(blocks, workers, arm, counts[0]) for workers in counts for arm in (PLAIN, DURABLE)]
     callback = [_callback(blocks, workers) for workers in counts]
     answers = [answer for answer in (COMPLETE, STREAMED) if (answer, 0, MOCK) in blocks.groups]
@@ -62,12 +62,12 @@ def evaluate(samples: Sequence[Sample], *, seed: int, cores: int) -> Measurement
             *(_row_in_words(row, counts[0]) for row in rows),
             *(
                 f"{_counted(entry['workers'])}: CPU time of the proxy for a request, with the callback over without: "
-                f"{in_words(entry['ratio'], entry['null'])}."
+                f"{in_words(entry['ratio'], entry['null'])}; without it, twice: {entry['null']}."
                 for entry in callback
             ),
             _limit(rows[-1], cores),
             *(_headroom_in_words(answer, found) for answer, found in headroom.items()),
-            f"In brackets: {_CONFIDENCE:.0%} intervals over {blocks.count} rounds.",
+            in_brackets(blocks.count, comparisons),
         ],
         faults=_faults(kept, blocks.count),
         caveats=["the mock answers at once, so this is the proxy's own limit, on one machine with client and mock"],
@@ -116,7 +116,8 @@ def _row_in_words(row: Mapping[str, Any], fewest: int) -> str:
         "of CPU time for each"
     )
     if row["workers"] != fewest:
-        text += f"; over {fewest}: {row['over_one']}{'' if row['differs'] else ', no difference beyond noise'}"
+        why = "too few repeats to claim anything" if row["over_one"].is_range else "no difference beyond noise"
+        text += f"; over {fewest}: {row['over_one']}{'' if row['differs'] else f', {why}'}"
     return f"{text}."
 
 

@@ -70,7 +70,7 @@ def measure(parameters: Parameters) -> Measurement:
             bench.sample(number, block)  # and not kept: first imports, connection pools
         plan = list(in_rounds(blocks, int(parameters["rounds"]), seed))
         samples = [bench.sample(*one) for one in tqdm(plan, unit="block", disable=None)]
-    return evaluate(samples, seed=seed, cores=len(os.sched_getaffinity(0)))
+    return evaluate(samples, cores=len(os.sched_getaffinity(0)))
 
 
 class _Bench:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.harness import preflight, provenance
+from benchmarks.harness.benchmark import Benchmark, Measurement
 from benchmarks.harness.results import Code, Conditions, Machine, Result, Validity
 
 
@@ -17,6 +18,29 @@ from benchmarks.harness.results import Code, Conditions, Machine, Result, Validi
 def nobody_else_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests do not wait for a measurement that runs on this machine, and do not stop one."""
     monkeypatch.setattr(preflight, "LOCK", tmp_path.with_name(f"{tmp_path.name}.lock"))
+
+
+@pytest.fixture
+def says_the_same() -> Callable[[Result, Measurement, Benchmark], None]:
+    """Refuses a stored result whose samples do not say what it says: in every word where it was stored by today's code,
+    otherwise in the median of every interval, because how intervals are made has changed."""
+
+    def check(stored: Result, again: Measurement, benchmark: Benchmark) -> None:
+        assert set(again.faults) <= set(stored.validity.reasons)
+        if provenance.code_sha256(benchmark.modules) == stored.code.sha256:
+            assert again.findings == stored.findings
+        was, now = (medians(summary) for summary in (stored.summary, again.summary))
+        assert was == {name: pytest.approx(now[name]) for name in was}
+
+    return check
+
+
+def medians(value: Any, name: str = "") -> dict[str, float]:
+    """Of every interval in a summary."""
+    if isinstance(value, dict) and "rounds" in value and "median" in value:
+        return {name: value["median"]}
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return {path: found for key, part in parts for path, found in medians(part, f"{name}.{key}").items()}
 
 
 @pytest.fixture
@@ -40,17 +64,3 @@ def result() -> Result:
         findings=["The first is 17.25 times the second."],
         validity=Validity(valid=True, reasons=[], caveats=["a caveat"]),
     )
-
-
-@pytest.fixture
-def rounded() -> Callable[[Any], Any]:
-    """Summaries to compare: sums of floats differ in their last digit from one machine to another."""
-
-    def rounded(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: rounded(part) for key, part in value.items()}
-        if isinstance(value, list):
-            return [rounded(part) for part in value]
-        return float(f"{value:.9g}") if isinstance(value, float) else value
-
-    return rounded

@@ -16,7 +16,7 @@ concurrency and lengths at which they were measured: fewer callers at a time mak
 
 The result file is read as JSON. Needed of it: ``sha256``, ``run_id``, ``benchmark``, ``validity`` and, in ``summary``,
 ``token_rates`` with ``prefill_input_tokens_per_second`` and ``decode_output_tokens_per_second`` (each ``median``,
-``low``, ``high`` and ``confidence``), ``input_len``, ``output_len`` and ``concurrency``.
+``low``, ``high``, ``confidence`` and ``rounds``), ``input_len``, ``output_len`` and ``concurrency``.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ _SECONDS = 3600
 _MILLION = 10**6
 _DECIMALS = Decimal("0.000001")  # of a derived price per million tokens
 _EXACT = Context(prec=60)
+_LEAST_REPEATS = 10  # for an interval: the benchmarks give the range of fewer
 _RATES = ("prefill_input_tokens_per_second", "decode_output_tokens_per_second")
 
 
@@ -46,12 +47,24 @@ class DeriveError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Measured tokens per second: the median, and an interval that holds it with ``confidence``."""
+    """Measured tokens per second: the median, and an interval that holds it with ``confidence``.
+
+    Of too few ``repeats`` for an interval, ``low`` and ``high`` are the least and the greatest; ``confidence`` is no
+    matter then, and may be None.
+    """
 
     median: Decimal
     low: Decimal
     high: Decimal
-    confidence: float
+    confidence: float | None
+    repeats: int = _LEAST_REPEATS
+
+    @property
+    def kind(self) -> str:
+        """What ``low`` and ``high`` are, in words."""
+        if self.confidence is None or self.repeats < _LEAST_REPEATS:
+            return f"range of {self.repeats}"
+        return f"{self.confidence:.0%} interval"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +183,7 @@ def header(measured: Measured) -> Iterator[str]:
     yield f"{measured.file}, run {measured.run_id}, sha256 {measured.sha256}"
     yield (
         f"{measured.engine}: prompts of {measured.input_len} tokens, answers of {measured.output_len}, concurrency "
-        f"{measured.concurrency}; in brackets {measured.prefill.confidence:.0%} intervals"
+        f"{measured.concurrency}; in brackets: {measured.prefill.kind}"
     )
     yield from measured.reservations
 
@@ -187,7 +200,7 @@ def book_text(measured: Measured, terms: Terms, model: str, valid_from: str | No
         **({reading.VALID_FROM: valid_from} if valid_from else {}),
         reading.SOURCE: (
             f"{measured.file}, run {measured.run_id}, sha256 {measured.sha256[:12]}: {terms.gpu_hour_usd} USD per "
-            f"GPU-hour, {terms.gpus} GPU, utilisation {terms.utilisation}; {measured.prefill.confidence:.0%} interval "
+            f"GPU-hour, {terms.gpus} GPU, utilisation {terms.utilisation}; {measured.prefill.kind} "
             f"input {input_.low} to {input_.high}, output {output.low} to {output.high} USD per million tokens"
         ),
     }
@@ -216,10 +229,12 @@ def _rate(value: object, where: str) -> Rate:
     )
     if any(number.is_nan() for number in (median, low, high)) or not 0 < low <= median <= high:
         raise DeriveError(f"{where}: expected numbers 0 < low <= median <= high, found {numbers}")
-    confidence = fields.get("confidence")
-    if not isinstance(confidence, float) or not 0 < confidence < 1:
+    confidence, repeats = fields.get("confidence"), fields.get("rounds")
+    if confidence is not None and (not isinstance(confidence, float) or not 0 < confidence < 1):
         raise DeriveError(f"{where}: expected a confidence between 0 and 1, found {confidence!r}")
-    return Rate(median, low, high, confidence)
+    if not isinstance(repeats, int):
+        raise DeriveError(f"{where}: expected the number of rounds, found {repeats!r}")
+    return Rate(median, low, high, confidence, repeats)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

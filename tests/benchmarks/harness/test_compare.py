@@ -12,9 +12,9 @@ import pytest
 
 from benchmarks import __main__ as command_line
 from benchmarks.harness.comparable import NotComparable, circumstances, require_comparable
-from benchmarks.harness.compare import compare
-from benchmarks.harness.results import Code, Result, Validity, write_result
-from benchmarks.harness.statistics import median_interval, paired_ratio
+from benchmarks.harness.compare import Compared, compare, headline
+from benchmarks.harness.results import Code, Result, Validity, load_result, replicates, write_result
+from benchmarks.harness.statistics import median_interval, paired_ratio, resolution
 
 Make = Callable[..., Result]
 
@@ -31,9 +31,9 @@ def make(result: Result) -> Make:
 
         floor, handler, again = rounds(20.0), rounds(microseconds), rounds(microseconds)
         summary = {
-            "handler_cpu": asdict(median_interval(handler, seed=0, confidence=0.99)),
-            "handler_cpu_over_floor": asdict(paired_ratio(handler, floor, seed=0, confidence=0.99)),
-            "equal_things": {"handler_cpu": asdict(paired_ratio(handler, again, seed=0, confidence=0.99))},
+            "handler_cpu": asdict(median_interval(handler)),
+            "handler_cpu_over_floor": asdict(paired_ratio(handler, floor)),
+            "equal_things": {"handler_cpu": asdict(paired_ratio(handler, again))},
         }
         return result.model_copy(update={"summary": summary, **changes})
 
@@ -63,10 +63,74 @@ def test_a_slower_clock_moves_absolute_numbers_and_no_ratio(make: Make) -> None:
 
 
 def test_nothing_smaller_than_the_noise_is_claimed(make: Make) -> None:
-    null = asdict(paired_ratio([1.1, 1.5, 0.9], [1.0, 1.0, 1.0], seed=0, confidence=0.99))
+    null = asdict(paired_ratio([1.1, 1.5, 0.9] * 5, [1.0] * 15))
     slower = make(66.0, 2)
     noisy = slower.model_copy(update={"summary": {**slower.summary, "equal_things": {"handler_cpu": null}}})
     assert compare(make(), noisy).reproduced
+
+
+def test_runs_that_are_the_same_differ_in_one_comparison_of_twenty_at_most() -> None:
+    source = np.random.default_rng(1)
+    differing = 0
+    for _ in range(300):
+        null = resolution(paired_ratio(*np.exp(source.normal(0, 0.1, (2, 20))).tolist(), comparisons=15))
+        pairs = np.exp(source.normal(0, 0.14, (15, 2, 20)))
+        both = [[paired_ratio(one.tolist(), [1.0] * 20, comparisons=15) for one in pair] for pair in pairs]
+        differing += any(Compared("", first, second, null, True).direction for first, second in both)
+    assert differing <= 15
+
+
+def test_ranges_decide_nothing(make: Make) -> None:
+    few = asdict(paired_ratio([3.0, 3.1, 3.2], [1.0, 1.0, 1.0]))
+    first, second = (make(microseconds, seed) for microseconds, seed in ((60.0, 1), (90.0, 2)))
+    for result in (first, second):
+        result.summary["startup_over_floor"] = few
+    assert "startup_over_floor: 3.1 (range of 3: 3 to 3.2)" in " ".join(compare(first, second).sentences())
+    assert "0 of 1 ratios are reproduced" in compare(first, second).sentences()[0]
+    for result in (first, second):
+        result.summary["handler_cpu_over_floor"] = few
+    with pytest.raises(NotComparable, match="often enough"):
+        compare(first, second)
+
+
+def test_entries_of_a_list_are_known_by_their_words_and_held_against_the_null_beside_them(make: Make) -> None:
+    def entry(arm: str, low: float, repeats: int) -> dict[str, Any]:
+        ratio, null = (paired_ratio([at] * 12, [1.0] * 12) for at in (low, 1.0))
+        return {"arm": arm, "concurrency": 8, "repeats": repeats, "ratio": asdict(ratio), "null": asdict(null)}
+
+    def measured(*entries: dict[str, Any]) -> Result:
+        return make(summary={"comparisons": list(entries)})
+
+    first = measured(entry("batch", 0.9, 12), entry("durable", 0.8, 12))
+    second = measured(entry("durable", 0.8, 14), entry("batch", 0.5, 14))
+    told = {one.name: one.direction for one in compare(first, second).quantities}
+    assert told == {"comparisons.batch 8.ratio": -1, "comparisons.durable 8.ratio": 0}
+
+
+def at_hour(result: Result, hour: int) -> Result:
+    return result.model_copy(update={"started": result.started.replace(hour=hour), "run_id": f"{hour:032x}"})
+
+
+def test_a_headline_has_the_spread_between_runs_of_different_hours(make: Make, tmp_path: Path) -> None:
+    for hour, microseconds in ((1, 60.0), (5, 63.0), (9, 57.0)):
+        write_result(at_hour(make(microseconds, hour), hour), tmp_path)
+    write_result(at_hour(make(60.0, 2, parameters={"rounds": 2}), 11), tmp_path)
+    slower = at_hour(make(63.0, 7), 5).model_copy(update={"run_id": "f" * 32})
+    path = write_result(slower, tmp_path)  # of an hour that is there
+    runs = replicates(load_result(path), tmp_path)
+    assert [run.started.hour for run in runs] == [1, 5, 9]
+    found = headline("handler_cpu_over_floor", runs)
+    single = headline("handler_cpu_over_floor", runs[:1])
+    assert found.interval.low < 2.85 < 3.15 < found.interval.high
+    assert single.interval.high - single.interval.low < (found.interval.high - found.interval.low) / 2
+    assert "(3 runs between 2026-11-23 01:00 and 2026-11-23 09:00; " in str(found)
+    assert "of one run, 2026-11-23 01:00: runs may differ by more" in str(single)
+    agreeing = [at_hour(make(60.0, seed), seed) for seed in (1, 2, 3)]
+    assert str(headline("handler_cpu_over_floor", agreeing)).endswith("; they agree)")
+    moved = [*agreeing[:2], at_hour(make(90.0, 3), 3)]
+    assert str(headline("handler_cpu_over_floor", moved)).endswith("; 2 of 3 pairs of them differ)")
+    with pytest.raises(NotComparable, match="not every result"):
+        headline("other", runs)
 
 
 def test_a_difference_comes_with_what_may_explain_it(make: Make) -> None:
@@ -115,7 +179,7 @@ def test_without_its_noise_nothing_is_compared(make: Make, summary: dict[str, An
 
 def test_without_a_common_ratio_nothing_is_compared(make: Make) -> None:
     summary = {"equal_things": make().summary["equal_things"]}
-    with pytest.raises(NotComparable, match="hold no ratio that both have measured"):
+    with pytest.raises(NotComparable, match="hold no ratio that both have measured often enough"):
         compare(make(), make(summary=summary))
 
 

@@ -79,7 +79,7 @@ def changed(samples: list[Sample], **values: Any) -> list[Sample]:
 
 
 def test_a_clear_case() -> None:
-    found = evaluate(made(), seed=0, engine=ABOUT)
+    found = evaluate(made(), engine=ABOUT)
     assert found.faults == []
     points = {(p["phase"], p["arm"], p["concurrency"]): p for p in found.summary["points"]}
     assert list(points)[:3] == [(SWEEP, DIRECT, 1), (SWEEP, DIRECT, 8), (PREFILL, DIRECT, 8)]
@@ -95,7 +95,7 @@ def test_a_clear_case() -> None:
 
 
 def test_arms_are_compared_with_the_proxy_and_with_what_equal_proxies_show() -> None:
-    compared = {(c["arm"], c["against"]): c for c in evaluate(made(), seed=0, engine=ABOUT).summary["comparisons"]}
+    compared = {(c["arm"], c["against"]): c for c in evaluate(made(10), engine=ABOUT).summary["comparisons"]}
     assert compared[PROXY, DIRECT]["ratio"]["median"] == pytest.approx(0.5, rel=0.02)
     assert compared[BATCH, PROXY]["ratio"]["median"] == pytest.approx(1 / 1.1, rel=0.02)
     assert compared[BATCH, PROXY]["differs"]
@@ -104,21 +104,21 @@ def test_arms_are_compared_with_the_proxy_and_with_what_equal_proxies_show() -> 
 
 
 def test_prefill_and_decode_rates_come_from_answers_of_one_token_and_of_many() -> None:
-    rates = evaluate(made(), seed=0, engine=ABOUT).summary["token_rates"]
+    rates = evaluate(made(), engine=ABOUT).summary["token_rates"]
     assert (rates["input_len"], rates["output_len"], rates["concurrency"]) == (100, 10, 8)
     assert rates["prefill_input_tokens_per_second"]["median"] == pytest.approx(8 * PREFILL_RATE, rel=0.02)
     # Nine of ten tokens are decoded: the first comes from the prefill.
     assert rates["decode_output_tokens_per_second"]["median"] == pytest.approx(8 * DECODE_RATE / 0.9, rel=0.03)
     without = [run for run in made() if run["phase"] != PREFILL]
-    assert evaluate(without, seed=0, engine=ABOUT).summary["token_rates"] is None
+    assert evaluate(without, engine=ABOUT).summary["token_rates"] is None
 
 
 def test_open_loops() -> None:
-    summary = evaluate(made(), seed=0, engine=ABOUT).summary
+    summary = evaluate(made(), engine=ABOUT).summary
     assert [entry["arm"] for entry in summary[OPEN]] == [DIRECT, PROXY, PROXY_AGAIN, BATCH]
     assert summary[OPEN][0]["e2el_p50_ms"] == 200
     samples = [run | {"answered": 10, "errors": {"timed out": 40}} if run["phase"] == OPEN else run for run in made()]
-    assert evaluate(samples, seed=0, engine=ABOUT).summary[OPEN][0]["answered_share"] == 0.2
+    assert evaluate(samples, engine=ABOUT).summary[OPEN][0]["answered_share"] == 0.2
 
 
 def test_the_fitted_mock_stands_beside_the_engine() -> None:
@@ -130,7 +130,7 @@ def test_the_fitted_mock_stands_beside_the_engine() -> None:
     ]
     for run in runs:
         run["client"]["median_ttft_ms"] = 50.0 + 2.0 * (run["concurrency"] - 1)
-    latency = evaluate(runs, seed=0, engine=ABOUT).summary[LATENCY]
+    latency = evaluate(runs, engine=ABOUT).summary[LATENCY]
     assert latency["fit"]["flags"] == {
         **{"ttft_ms": 50.0, "ttft_ms_per_running": 2.0, "tpot_ms": 10.0, "tpot_ms_per_running": 0.0}
     }
@@ -141,19 +141,17 @@ def test_the_fitted_mock_stands_beside_the_engine() -> None:
 def test_the_ceiling_is_told_and_cannot_be_exceeded() -> None:
     of = Model(parameters=10**6, weights_read=10**6, cache_bytes=0)
     slow, fast = (Device("one", bandwidth, 1e15, "https://example.org") for bandwidth in (2e8, 2e10))
-    found = evaluate(made(), seed=0, engine=ABOUT, of=of, on=fast)
+    found = evaluate(made(), engine=ABOUT, of=of, on=fast)
     assert found.faults == []
     assert found.summary["points"][0]["ceiling"] == pytest.approx(10_000)
     assert 0 < found.summary["points"][0]["of_ceiling"] < 1
     assert "of the ceiling, 10,000" in found.findings[1]
-    assert any(
-        "of the ceiling, which cannot be" in f for f in evaluate(made(), seed=0, engine=ABOUT, of=of, on=slow).faults
-    )
+    assert any("of the ceiling, which cannot be" in f for f in evaluate(made(), engine=ABOUT, of=of, on=slow).faults)
 
 
 def test_what_was_cut_off_says_so_and_keeps_what_there_is() -> None:
     short = made()[:9]  # less than one repeat
-    found = evaluate(short, seed=0, engine=ABOUT, cut_off="interrupted after 9 runs")
+    found = evaluate(short, engine=ABOUT, cut_off="interrupted after 9 runs")
     assert found.faults[0] == "interrupted after 9 runs"
     assert "1 repeats are too few" in found.faults[1]
     assert found.summary["points"] == []
@@ -161,7 +159,7 @@ def test_what_was_cut_off_says_so_and_keeps_what_there_is() -> None:
 
 
 def test_the_mock_is_told_for_what_it_is() -> None:
-    found = evaluate(changed(made(), cache_queries=100, cache_hits=50), seed=0, engine=MOCK)
+    found = evaluate(changed(made(), cache_queries=100, cache_hits=50), engine=MOCK)
     assert found.findings[0].startswith("mock 0.32.0: from the mock: it computes nothing")
     assert found.faults == []
 
@@ -189,14 +187,14 @@ WHERE = "repeat 0, sweep, direct, 100/10, concurrency 1: "
     ],
 )
 def test_faults(samples: list[Sample], fault: str) -> None:
-    (told,) = evaluate(samples, seed=0, engine=ABOUT).faults
+    (told,) = evaluate(samples, engine=ABOUT).faults
     assert fault in told
 
 
 def test_more_under_way_than_asked_for_is_a_fault() -> None:
     samples = made()
     client = {**samples[0]["client"], "mean_e2el_ms": 2 * samples[0]["client"]["mean_e2el_ms"]}
-    (told,) = evaluate(changed(samples, client=client), seed=0, engine=ABOUT).faults
+    (told,) = evaluate(changed(samples, client=client), engine=ABOUT).faults
     assert told.startswith(f"{WHERE}Little's law: 2")
 
 

@@ -21,7 +21,7 @@ from benchmarks.throughput.findings import (
     SWEEP,
 )
 
-SPREAD = {"confidence": 0.95, "rounds": 5}
+SPREAD = {"confidence": 0.95, "rounds": 12}
 
 
 def interval(median: float) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from benchmarks.harness.results import RESULTS, load_result
 from benchmarks.harness.rounds import Sample
 from benchmarks.throughput.figure import draw
+from benchmarks.throughput.measure import BENCHMARK
 from benchmarks.throughput.worker_findings import COMPLETE, DURABLE, MOCK, MOCK_AGAIN, PROXY_ARMS, STREAMED, evaluate
 
 
@@ -51,7 +51,7 @@ def changed(**values: Any) -> list[Sample]:
 
 
 def test_a_clear_case() -> None:
-    found = evaluate(made(), seed=0, cores=2)
+    found = evaluate(made(), cores=2)
     assert found.faults == []
     rows = {(row["workers"], row["arm"]): row for row in found.summary["rows"]}
     assert rows[2, DURABLE]["over_one"]["median"] == pytest.approx(2, rel=0.02)
@@ -65,24 +65,23 @@ def test_a_clear_case() -> None:
 
 
 def test_the_mock_serves_more_than_the_proxy_asks_or_it_is_told() -> None:
-    found = evaluate(made(), seed=0, cores=2)
+    found = evaluate(made(), cores=2)
     plain, streamed = (found.summary["headroom"][answer] for answer in (COMPLETE, STREAMED))
     assert plain["requests_per_second_mock_over_proxy"]["median"] == pytest.approx(10, rel=0.02)
     assert streamed["requests_per_second_mock_over_proxy"]["median"] == pytest.approx(3, rel=0.02)
     assert [said.endswith("5 times is reached.") for said in found.findings[-3:-1]] == [True, False]
 
 
-def test_stored_results_say_what_their_samples_say_and_are_drawn(rounded: Callable[[Any], Any]) -> None:
-    (path,) = RESULTS.glob("*/*-proxy_scale.json")
-    stored = load_result(path)
-    again = evaluate(stored.samples, seed=0, cores=2).summary
-    assert rounded(again) == rounded(stored.summary | {"headroom": {}})
+def test_stored_results_say_what_their_samples_say_and_are_drawn(says_the_same: Any) -> None:
+    for path in RESULTS.glob("*/*-proxy_scale*.json"):
+        stored = load_result(path)
+        says_the_same(stored, evaluate(stored.samples, cores=2), BENCHMARK)
     assert [axes.get_xlabel() for axes in draw(stored).axes] == ["workers of the proxy"] * 3
 
 
 @pytest.mark.parametrize(("cores", "said"), [(2, "The cores are the limit"), (16, "The cores are not the limit")])
 def test_it_says_what_the_limit_is(cores: int, said: str) -> None:
-    assert any(finding.startswith(said) for finding in evaluate(made(), seed=0, cores=cores).findings)
+    assert any(finding.startswith(said) for finding in evaluate(made(), cores=cores).findings)
 
 
 @pytest.mark.parametrize(
@@ -96,5 +95,5 @@ def test_it_says_what_the_limit_is(cores: int, said: str) -> None:
     ],
 )
 def test_faults(samples: list[Sample], fault: str) -> None:
-    (told,) = evaluate(samples, seed=0, cores=2).faults
+    (told,) = evaluate(samples, cores=2).faults
     assert fault in told

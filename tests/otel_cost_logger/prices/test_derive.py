@@ -22,14 +22,14 @@ RATES = {
         "low": 32_000.0,
         "high": 50_000.0,
         "confidence": 0.95,
-        "rounds": 5,
+        "rounds": 12,
     },
     "decode_output_tokens_per_second": {
         "median": 8000.0,
         "low": 6400.0,
         "high": 10_000.0,
         "confidence": 0.95,
-        "rounds": 5,
+        "rounds": 12,
     },
     "input_len": 1024,
     "output_len": 128,
@@ -98,6 +98,19 @@ def test_the_arithmetic_is_shown_and_the_interval_carried_through(
     assert f"2026-11-25-throughput.json, run {RUN_ID}" in entry.source
     assert "utilisation 0.5; 95% interval input 0.040000 to 0.062500" in entry.source
     assert str(tmp_path) not in book.read_text()
+
+
+@pytest.mark.parametrize("confidence", [0.95, None])
+def test_few_repeats_are_called_a_range(
+    confidence: float | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = {"confidence": confidence, "rounds": 3}
+    rates = {name: {**rate, **few} if isinstance(rate, dict) else rate for name, rate in RATES.items()}
+    book = tmp_path / "prices.yaml"
+    assert derive(result(tmp_path, rates), "--utilisation", "0.5", "--out", str(book)) == 0
+    assert "concurrency 64; in brackets: range of 3" in capsys.readouterr().out
+    (entry,) = read_book(book).entries
+    assert "utilisation 0.5; range of 3 input 0.040000 to 0.062500" in str(entry.source)
 
 
 def test_more_gpus_cost_more_and_a_cached_token_what_is_stated(tmp_path: Path) -> None:
