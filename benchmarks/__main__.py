@@ -13,11 +13,8 @@ from pathlib import Path
 import httpx
 
 from benchmarks.callback_overhead import measure as callback_overhead
-from benchmarks.dead_collector import measure as dead_collector
-from benchmarks.engine_latency import measure as engine_latency
 from benchmarks.gpu import command
 from benchmarks.gpu.steps import NAMES
-from benchmarks.gpu_smoke import measure as gpu_smoke
 from benchmarks.harness.backends import REAL_KINDS, SHAPE
 from benchmarks.harness.benchmark import AnyParameter, Benchmark, Choice, NotMeasured, Parameter, Value, Words
 from benchmarks.harness.benchmark import words as benchmark_words
@@ -29,30 +26,16 @@ from benchmarks.harness.provenance import machine_label
 from benchmarks.harness.rendering import NotDrawn, render
 from benchmarks.harness.results import RESULTS, Result, ResultError, is_label, load_result, newest_results
 from benchmarks.harness.run import run
-from benchmarks.mock_headroom import measure as mock_headroom
-from benchmarks.proxy_scale import measure as proxy_scale
-from benchmarks.span_losses import measure as span_losses
-from benchmarks.span_processors import measure as span_processors
-from benchmarks.survival import measure as survival
+from benchmarks.processors import measure as processors
 from benchmarks.throughput import measure as throughput
 from workbook.children import ChildError
 from workbook.counters import EngineRestarted, EngineUnreadable
 from workbook.engine import EngineNotBuilt, ModelNotMade
 from workbook.paths import BUILD_VARIABLE, build_dir, shown
 
-_ALL = (
-    mock_headroom.BENCHMARK,
-    engine_latency.BENCHMARK,
-    throughput.BENCHMARK,
-    proxy_scale.BENCHMARK,
-    gpu_smoke.BENCHMARK,
-    callback_overhead.BENCHMARK,
-    span_processors.BENCHMARK,
-    span_losses.BENCHMARK,
-    dead_collector.BENCHMARK,
-    survival.BENCHMARK,
-)
-BENCHMARKS = {benchmark.name: benchmark for benchmark in _ALL}
+BENCHMARKS = {
+    benchmark.name: benchmark for benchmark in (throughput.BENCHMARK, callback_overhead.BENCHMARK, processors.BENCHMARK)
+}
 _NOT_MEASURED = (
     *(NotMeasured, Refused, ChildError, EngineNotBuilt, ModelNotMade, EngineUnreadable, EngineRestarted),
     *(OSError, httpx.HTTPError),
@@ -97,14 +80,8 @@ def _run(arguments: argparse.Namespace, words: list[str]) -> int:
     benchmark = BENCHMARKS[arguments.name]
     parameters = {parameter.name: getattr(arguments, parameter.name) for parameter in benchmark.parameters}
     try:
-        path, result = run(
-            benchmark,
-            parameters,
-            root=arguments.out,
-            label=arguments.machine,
-            argv=words,
-            anyway=arguments.anyway,
-        )
+        where = {"root": arguments.out, "label": arguments.machine}
+        path, result = run(benchmark, parameters, **where, argv=words, anyway=arguments.anyway)
     except _NOT_MEASURED as error:
         print(f"benchmarks: {benchmark.name} was not measured: {error}", file=sys.stderr)
         return 1
@@ -160,7 +137,7 @@ def _index() -> int:
 
 
 def _with_run(words: list[str]) -> list[str]:
-    """A benchmark's name as the first word is short for ``run NAME``: ``gpu-smoke`` is ``run gpu_smoke``."""
+    """A benchmark's name as the first word is short for ``run NAME``, with dashes where it has underscores."""
     name = words[0].replace("-", "_") if words else ""
     return ["run", name, *words[1:]] if name in BENCHMARKS else words
 
@@ -188,13 +165,8 @@ def _parser() -> argparse.ArgumentParser:
     for option in _OF_GPU:
         _add_option(gpu, option)
     rendered = commands.add_parser("render", help="figures of stored results, as PNG files", allow_abbrev=False)
-    rendered.add_argument(
-        "results",
-        nargs="*",
-        type=Path,
-        metavar="RESULT",
-        help="result files; without any, the newest of each benchmark on each machine",
-    )
+    newest = "result files; without any, the newest of each benchmark on each machine"
+    rendered.add_argument("results", nargs="*", type=Path, metavar="RESULT", help=newest)
     rendered.add_argument("--out", type=Path, metavar="DIR", help="folder of the pictures (default: build/figures)")
     compared = commands.add_parser(
         "compare", help="does a second result say the same as the first?", allow_abbrev=False
@@ -226,13 +198,8 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_option(parser: argparse.ArgumentParser, parameter: AnyParameter) -> None:
-    parser.add_argument(
-        _option(parameter),
-        dest=parameter.name,
-        type=_value(parameter),
-        default=parameter.default,
-        help=parameter.help,
-    )
+    name, default = parameter.name, parameter.default
+    parser.add_argument(_option(parameter), dest=name, type=_value(parameter), default=default, help=parameter.help)
 
 
 def _option(parameter: AnyParameter) -> str:

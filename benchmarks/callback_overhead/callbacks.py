@@ -7,6 +7,7 @@ and the SDK's, not an exporter's. Those with an exporter are ours, with each spa
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import sys
 import threading
@@ -22,23 +23,8 @@ import litellm
 from litellm.integrations.custom_logger import CustomLogger
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 
-from benchmarks.callback_overhead.names import (
-    BARE_SPAN,
-    JSON_LINE,
-    NAIVE,
-    NOOP,
-    NOOP_AGAIN,
-    OTEL_V1,
-    OTEL_V2,
-    OTHERS,
-    OURS,
-    OURS_BATCH,
-    OURS_DURABLE,
-    OURS_PARTS,
-    OURS_SIMPLE,
-    OURS_SLOWER,
-    PLANTED,
-)
+from benchmarks.callback_overhead import names
+from benchmarks.callback_overhead.calls import own_hooks, timed
 from otel_cost_logger import logger as ours_module
 from otel_cost_logger import span as span_module
 from otel_cost_logger.logger import OtelCostLogger
@@ -57,36 +43,34 @@ class Parts:
 
     def __init__(self) -> None:
         self.times = {"record": 0, "attributes": 0, "span": 0}
-        self._lock = threading.Lock()
-        self._places = (
+        lock = threading.Lock()
+
+        def add(name: str, began: int) -> None:
+            used = time.thread_time_ns() - began
+            with lock:
+                self.times[name] += used
+
+        places = (
             ("record", ours_module, "build_record"),
             ("span", ours_module, "emit_span"),
             ("attributes", span_module, "attributes_of"),
         )
-        self._own = {name: getattr(module, function) for name, module, function in self._places}
+        self._swaps = [
+            (module, function, own, timed(own, functools.partial(add, name)))
+            for name, module, function in places
+            for own in [getattr(module, function)]
+        ]
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
         """The parts are timed while the block runs."""
-        for name, module, function in self._places:
-            setattr(module, function, self._timed(name, self._own[name]))
+        for module, function, _, instead in self._swaps:
+            setattr(module, function, instead)
         try:
             yield
         finally:
-            for name, module, function in self._places:
-                setattr(module, function, self._own[name])
-
-    def _timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*arguments: Any, **keywords: Any) -> Any:
-            began = time.thread_time_ns()
-            try:
-                return function(*arguments, **keywords)
-            finally:
-                used = time.thread_time_ns() - began
-                with self._lock:
-                    self.times[name] += used
-
-        return timed
+            for module, function, own, _ in self._swaps:
+                setattr(module, function, own)
 
 
 @dataclass
@@ -121,25 +105,6 @@ class CountingProcessor(SpanProcessor):
             self.last = span
 
 
-class Noop(CustomLogger):
-    """Hooks that do nothing: what LiteLLM itself spends on having a callback."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def log_pre_api_call(self, model: Any, messages: Any, kwargs: Any) -> None:
-        """Nothing."""
-
-    def log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
-        """Only count."""
-        self.count += 1
-
-    async def async_log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
-        """Only count."""
-        self.count += 1
-
-
 class _EachCall(CustomLogger):
     """Does the same in LiteLLM's sync hook and in its async one."""
 
@@ -148,12 +113,25 @@ class _EachCall(CustomLogger):
         raise NotImplementedError
 
     def log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
-        """A synchronous call succeeded."""
         self.record(kwargs, response_obj, start_time, end_time)
 
     async def async_log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
-        """A call succeeded."""
         self.record(kwargs, response_obj, start_time, end_time)
+
+
+class Noop(_EachCall):
+    """Hooks that only count: what LiteLLM itself spends on having a callback."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def log_pre_api_call(self, model: Any, messages: Any, kwargs: Any) -> None:
+        """Nothing."""
+
+    def record(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """Only count."""
+        self.count += 1
 
 
 class BareSpan(_EachCall):
@@ -217,32 +195,6 @@ class Naive(_EachCall):
             span.set_attribute("llm.success", True)
 
 
-class Slower(OtelCostLogger):
-    """Ours, and after each hook a tenth of the CPU time that it took once more: a planted regression."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._debt = Debt()
-
-    def log_pre_api_call(self, model: Any, messages: Any, kwargs: Any) -> None:
-        """As ours, and then some."""
-        began = time.thread_time_ns()
-        super().log_pre_api_call(model, messages, kwargs)
-        self._debt.spin(began)
-
-    def log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
-        """As ours, and then some."""
-        began = time.thread_time_ns()
-        super().log_success_event(kwargs, response_obj, start_time, end_time)
-        self._debt.spin(began)
-
-    async def async_log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
-        """As ours, and then some."""
-        began = time.thread_time_ns()
-        await super().async_log_success_event(kwargs, response_obj, start_time, end_time)
-        self._debt.spin(began)
-
-
 class Debt:
     """What of the planted time is still to be used, in ns: a spin ends late, and its clocks take time, too."""
 
@@ -257,7 +209,7 @@ class Debt:
         """Use `PLANTED` of the CPU time that this thread has used since ``began``, over all calls together."""
         now = last = time.thread_time_ns()
         # Two clocks are read beside the spinning: before the hook, and after it.
-        self._owed += PLANTED * (now - began) - 2 * self._clock
+        self._owed += names.PLANTED * (now - began) - 2 * self._clock
         while last - now < self._owed:
             last = time.thread_time_ns()
         self._owed -= last - now
@@ -290,22 +242,22 @@ def make(name: str, span: ReadableSpan, folder: Path) -> Callback:
 
     Files are made in ``folder``. Those with an exporter send to where OTEL_EXPORTER_OTLP_ENDPOINT says.
     """
-    if name in (NOOP, NOOP_AGAIN):
+    if name in (names.NOOP, names.NOOP_AGAIN):
         noop = Noop()
         return Callback(noop, lambda: noop.count)
-    if name == JSON_LINE:
+    if name == names.JSON_LINE:
         line = JsonLine(folder / "lines.jsonl", span.attributes or {})
         return Callback(line, lambda: line.count, close=line.close)
-    if name.startswith(OURS):
+    if name.startswith(names.OURS):
         return _ours(name, folder)
     provider = TracerProvider()
     counting = _counted(provider)
-    if name in OTHERS:
+    if name in names.OTHERS:
         from benchmarks.callback_overhead.others import Wrapping
 
         wrapping = Wrapping(name, provider)
         return Callback(None, lambda: counting.count, close=provider.shutdown, in_place=wrapping.in_place)
-    logger = BareSpan(provider, span) if name == BARE_SPAN else _LOGGERS[name](provider)
+    logger = BareSpan(provider, span) if name == names.BARE_SPAN else _LOGGERS[name](provider)
     return Callback(logger, lambda: counting.count, close=provider.shutdown)
 
 
@@ -316,11 +268,15 @@ def _ours(name: str, folder: Path) -> Callback:
         settings = Settings(exporters=(OTLP,), protocol=HTTP_PROTOBUF, processor=processor, ledger=ledger)
     provider = build_provider(settings)
     counting = _counted(provider)
-    logger = (Slower if name == OURS_SLOWER else OtelCostLogger)(settings, provider)
+    logger = OtelCostLogger(settings, provider)
+    if name == names.OURS_SLOWER:
+        debt = Debt()
+        for hook in own_hooks(logger):
+            setattr(logger, hook, timed(getattr(logger, hook), debt.spin))
     callback = Callback(logger, lambda: counting.count, close=provider.shutdown)
     if processor:
         callback.flush = lambda: provider.force_flush(_PATIENCE_MILLIS)
-    if name == OURS_PARTS:
+    if name == names.OURS_PARTS:
         parts = Parts()
         callback.in_place, callback.times = parts.in_place, parts.times
     return callback
@@ -348,8 +304,8 @@ def _otel_v2(provider: TracerProvider) -> CustomLogger:
 
 
 _LOGGERS: dict[str, Callable[[TracerProvider], CustomLogger]] = {
-    NAIVE: Naive,
-    OTEL_V1: _otel_v1,
-    OTEL_V2: _otel_v2,
+    names.NAIVE: Naive,
+    names.OTEL_V1: _otel_v1,
+    names.OTEL_V2: _otel_v2,
 }
-_PROCESSORS = {OURS_SIMPLE: SIMPLE, OURS_BATCH: BATCH, OURS_DURABLE: DURABLE}
+_PROCESSORS = {names.OURS_SIMPLE: SIMPLE, names.OURS_BATCH: BATCH, names.OURS_DURABLE: DURABLE}

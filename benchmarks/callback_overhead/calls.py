@@ -31,6 +31,37 @@ _STEP_SECONDS = 0.002
 _STILL_SECONDS = 0.0002  # of CPU time in a step: beyond that something is still at work
 
 
+def timed(hook: Callable[..., Any], add: Callable[[int], None]) -> Callable[..., Any]:
+    """``hook``, which may be a coroutine function; ``add`` is told at its end what its thread's CPU time (ns) was at
+    its beginning."""
+    if inspect.iscoroutinefunction(hook):
+
+        @functools.wraps(hook)
+        async def awaited(*arguments: Any, **keywords: Any) -> Any:
+            began = time.thread_time_ns()
+            try:
+                return await hook(*arguments, **keywords)
+            finally:
+                add(began)
+
+        return awaited
+
+    @functools.wraps(hook)
+    def called(*arguments: Any, **keywords: Any) -> Any:
+        began = time.thread_time_ns()
+        try:
+            return hook(*arguments, **keywords)
+        finally:
+            add(began)
+
+    return called
+
+
+def own_hooks(callback: CustomLogger) -> list[str]:
+    """The hooks that ``callback`` has of its own."""
+    return [name for name in _HOOKS if getattr(type(callback), name, None) is not getattr(CustomLogger, name, None)]
+
+
 class Meter:
     """CPU time that a callback's hooks use of the threads that call them, and how often they were called."""
 
@@ -39,34 +70,11 @@ class Meter:
         self.before_nanoseconds = 0  # part of it: in hooks before the call
         self.finished = 0
         self._lock = threading.Lock()
-        for name in _HOOKS:
-            if getattr(type(callback), name, None) is not getattr(CustomLogger, name, None):
-                setattr(callback, name, self._metered(name, getattr(callback, name)))
+        for name in own_hooks(callback):
+            setattr(callback, name, timed(getattr(callback, name), functools.partial(self._add, name)))
 
-    def _metered(self, name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
-        if inspect.iscoroutinefunction(hook):
-
-            @functools.wraps(hook)
-            async def awaited(*arguments: Any, **keywords: Any) -> Any:
-                began = time.thread_time_ns()
-                try:
-                    return await hook(*arguments, **keywords)
-                finally:
-                    self._add(name, time.thread_time_ns() - began)
-
-            return awaited
-
-        @functools.wraps(hook)
-        def called(*arguments: Any, **keywords: Any) -> Any:
-            began = time.thread_time_ns()
-            try:
-                return hook(*arguments, **keywords)
-            finally:
-                self._add(name, time.thread_time_ns() - began)
-
-        return called
-
-    def _add(self, name: str, nanoseconds: int) -> None:
+    def _add(self, name: str, began: int) -> None:
+        nanoseconds = time.thread_time_ns() - began
         with self._lock:
             self.nanoseconds += nanoseconds
             if name in _FINAL_HOOKS:

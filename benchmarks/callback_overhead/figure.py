@@ -5,47 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from benchmarks.callback_overhead import names
 from benchmarks.callback_overhead.findings import NAMES
-from benchmarks.callback_overhead.names import (
-    ASYNC,
-    BARE_SPAN,
-    CONCURRENCY,
-    JSON_LINE,
-    NAIVE,
-    OTEL_V1,
-    OTEL_V2,
-    OURS,
-    OURS_BATCH,
-    OURS_DURABLE,
-    OURS_SIMPLE,
-    STREAM,
-    SYNC,
-)
 from benchmarks.harness.comparable import require_comparable
-from benchmarks.harness.figures import caption, error_bars, log_x, points_panel, require, when_and_where
+from benchmarks.harness.figures import error_bars, page, points_panel, require
 from benchmarks.harness.results import Result
-from workbook.figures import HATCHES, OKABE_ITO, STYLE
+from workbook.figures import HATCHES, OKABE_ITO
 
 _ROW_NAMES = {
-    BARE_SPAN: "a bare SDK span,\nsame attributes",
-    NAIVE: "the tutorial's\nnaive callback",
-    OTEL_V1: "LiteLLM's own\nOpenTelemetry, v1",
-    OTEL_V2: "LiteLLM's own\nOpenTelemetry, v2",
+    names.BARE_SPAN: "a bare SDK span,\nsame attributes",
+    names.NAIVE: "the tutorial's\nnaive callback",
+    names.OTEL_V1: "LiteLLM's own\nOpenTelemetry, v1",
+    names.OTEL_V2: "LiteLLM's own\nOpenTelemetry, v2",
 }
-_ROWS = (JSON_LINE, BARE_SPAN, OURS, NAIVE, OTEL_V1, OTEL_V2)
+_ROWS = (names.JSON_LINE, names.BARE_SPAN, names.OURS, names.NAIVE, names.OTEL_V1, names.OTEL_V2)
 # Marker, and filled or not: told apart without colour too.
 _MODES = (
-    (ASYNC, f"async, {CONCURRENCY} at a time", OKABE_ITO[0], "o"),
-    (SYNC, "synchronous", OKABE_ITO[1], "s"),
-    (STREAM, f"streamed, {CONCURRENCY} at a time", OKABE_ITO[5], "D"),
+    (names.ASYNC, f"async, {names.CONCURRENCY} at a time", OKABE_ITO[0], "o"),
+    (names.SYNC, "synchronous", OKABE_ITO[1], "s"),
+    (names.STREAM, f"streamed, {names.CONCURRENCY} at a time", OKABE_ITO[5], "D"),
 )
-_EXPORTING = {arm: NAMES[arm] for arm in (OURS, OURS_BATCH, OURS_DURABLE, OURS_SIMPLE)}
+_EXPORTING = {arm: NAMES[arm] for arm in (names.OURS, names.OURS_BATCH, names.OURS_DURABLE, names.OURS_SIMPLE)}
 _COSTS = (
     ("hooks_cpu", "caller's CPU time, in the hooks", OKABE_ITO[0], "o"),
     ("process_cpu_beyond_noop", "of the process, background threads too", OKABE_ITO[5], "D"),
@@ -66,16 +49,19 @@ def draw(result: Result) -> Figure:
     for any other.
     """
     require(result, "callback_overhead")
-    with mpl.rc_context({**STYLE, "axes.grid.axis": "x", "axes.titlesize": 10}):
-        figure: Figure
-        figure, panels = plt.subplot_mosaic(
-            [["costs", "exporting"], ["parts", "parts"]], figsize=(11, 7.6), width_ratios=(3, 2), height_ratios=(3, 1)
-        )
-        _costs_panel(panels["costs"], [result])
-        _exporting_panel(panels["exporting"], result)
+    mosaic = [["costs", "exporting"], ["parts", "parts"]]
+    shape: Any = {"figsize": (11, 7.6), "width_ratios": (3, 2), "height_ratios": (3, 1)}
+    with page(result, _text(result), mosaic, **shape) as (figure, panels):
+        summary: Any = result.summary
+        modes = summary["microseconds_per_call"]
+        _costs_panel(panels["costs"], [(modes[mode], *look) for mode, *look in _MODES])
+        axes = panels["exporting"]
+        points_panel(axes, modes[names.ASYNC], _EXPORTING, _COSTS)
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_title("Ours with each span processor")
+        axes.set_xlabel("microseconds for each call (logarithmic)")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.14), fontsize=8)
         _parts_panel(panels["parts"], result)
-        caption(figure, result, _text(result))
-    plt.close(figure)
     return figure
 
 
@@ -87,53 +73,27 @@ def draw_beside(stored: Result, measured: Result) -> Figure:
     for result in (stored, measured):
         require(result, "callback_overhead")
     require_comparable([stored, measured])
-    with mpl.rc_context({**STYLE, "axes.grid.axis": "x", "axes.titlesize": 10}):
-        figure: Figure
-        figure, axes = plt.subplots(figsize=(9, 4.6))
-        _costs_panel(axes, [stored, measured])
-        caption(figure, measured, f"Measured now: {_text(measured)}")
-    plt.close(figure)
+    with page(measured, f"Measured now: {_text(measured)}", figsize=(9, 4.6)) as (figure, axes):
+        shown = []
+        for result, name, (_, _, *look) in zip((stored, measured), ("stored", "measured now"), _MODES, strict=False):
+            summary: Any = result.summary
+            shown.append((summary["microseconds_per_call"][names.ASYNC], name, *look))
+        _costs_panel(axes, shown)
     return figure
 
 
-def _costs_panel(axes: Any, results: Sequence[Result]) -> None:
-    """Rows are callbacks. Of one result every mode is shown, of two the async mode of each."""
-    shown = []
-    for result, (mode, label, colour, marker) in (
-        [(results[0], look) for look in _MODES]
-        if len(results) == 1
-        else [(result, (ASYNC, name, *look[2:])) for result, name, look in zip(results, _BESIDE, _MODES, strict=False)]
-    ):
-        summary: Any = result.summary
-        shown.append((summary["microseconds_per_call"][mode], label, colour, marker))
-    for number, (arms, label, colour, marker) in enumerate(shown):
-        rows = [(place, arms[arm]["hooks_cpu"]) for place, arm in enumerate(_ROWS) if arm in arms]
-        medians = np.array([point["median"] for _, point in rows])
-        ends = np.array([[point["low"], point["high"]] for _, point in rows]).T
-        places = np.array([place for place, _ in rows]) + 0.22 * (number - (len(shown) - 1) / 2)
-        bars = {"fmt": marker, "color": colour, "markersize": 5, "capsize": 3, "label": label}
-        axes.errorbar(medians, places, xerr=np.abs(ends - medians), **bars)
-        for median, end, place in zip(medians, ends[1], places, strict=True):
-            axes.annotate(f"{median:.3g}", (end, place), (6, 0), textcoords="offset points", va="center", fontsize=8)
-    log_x(axes)
-    axes.margins(x=0.15)
-    axes.set_yticks(range(len(_ROWS)), [_ROW_NAMES.get(arm, NAMES[arm]) for arm in _ROWS])
-    axes.set_ylim(len(_ROWS) - 0.5, -0.5)
+def _costs_panel(axes: Any, shown: Sequence[Any]) -> None:
+    """Rows are callbacks; ``shown`` are their costs, with a label, a colour and a marker."""
+    names = {arm: _ROW_NAMES.get(arm, NAMES[arm]) for arm in _ROWS}
+    measured: dict[str, dict[str, Any]] = {arm: {} for arm in _ROWS}
+    for arms, label, *_ in shown:
+        for arm in _ROWS:
+            if arm in arms:
+                measured[arm][label] = arms[arm]["hooks_cpu"]
+    points_panel(axes, measured, names, [(label, label, *look) for _, label, *look in shown])
     axes.set_title("CPU time in the hooks, without an exporter")
     axes.set_xlabel("microseconds for each call (logarithmic)")
     axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.14), fontsize=8, ncols=3)
-
-
-_BESIDE = ("stored", "measured now")
-
-
-def _exporting_panel(axes: Any, result: Result) -> None:
-    summary: Any = result.summary
-    points_panel(axes, summary["microseconds_per_call"][ASYNC], _EXPORTING, _COSTS)
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_title("Ours with each span processor")
-    axes.set_xlabel("microseconds for each call (logarithmic)")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.14), fontsize=8)
 
 
 def _parts_panel(axes: Any, result: Result) -> None:
@@ -156,7 +116,7 @@ def _text(result: Result) -> str:
     packages = result.packages
     summary: Any = result.summary
     return (
-        f"{when_and_where(result)}. LiteLLM {packages['litellm']}, OpenTelemetry {packages['opentelemetry-sdk']}; "
+        f"LiteLLM {packages['litellm']}, OpenTelemetry {packages['opentelemetry-sdk']}; "
         f"calls that LiteLLM answers itself; CPU time beyond hooks that do nothing. Our span has "
         f"{summary['setting']['attributes']} attributes, the naive one nine. "
         f"{error_bars(summary['targets']['hooks_cpu_ours_over_bare_span']['measured'])}"

@@ -9,8 +9,8 @@ comparison) and no callback. One of ours was made a tenth slower on purpose: a m
 not notice a regression either.
 
 Other instrumentations have an environment of their own (``make others``), where the same is done with them, ours and no
-callback. In processes of their own: how memory grows over a hundred thousand calls, and how long imports take. In the
-end the proxy: real ones side by side that differ in their callback alone.
+callback. In processes of their own: how memory grows over a hundred thousand calls, and how long imports take. What a
+callback costs the proxy is asked by `throughput`, in its phase *workers*.
 
 Every callback has to leave one record per call, in every block; otherwise the result is not for quoting. Python's
 garbage collector is on, and leaves alone what existed before the first block: LiteLLM's own hundred thousands of
@@ -20,45 +20,25 @@ objects.
 from __future__ import annotations
 
 import json
-import random
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.callback_overhead import findings, names, proxies
-from benchmarks.callback_overhead.findings import (
-    CALLS,
-    IMPORT,
-    MEMORY,
-    MINIMUM_ROUNDS,
-    OTHER_CALLS,
-    PROXY,
-    Sample,
-    evaluate,
-)
-from benchmarks.callback_overhead.names import (
-    ARMS,
-    ASYNC,
-    MODES,
-    NAIVE,
-    NOOP,
-    OTHERS_ARMS,
-    OURS,
-    STREAM,
-    SYNC,
-)
-from benchmarks.harness import load, machine, statistics
+from benchmarks.callback_overhead import findings, names
+from benchmarks.callback_overhead.findings import evaluate
+from benchmarks.harness import machine, receiver, rounds, statistics
 from benchmarks.harness.benchmark import Benchmark, Choice, Measurement, NotMeasured, Parameter, Parameters
 from benchmarks.harness.machine import CpuMeter
 from benchmarks.harness.provenance import unimported
-from benchmarks.span_processors.receiver import CountingReceiver, counting_receiver
+from benchmarks.harness.receiver import CountingReceiver, counting_receiver
+from benchmarks.harness.rounds import Sample
 from otel_cost_logger.settings import HTTP_PROTOBUF
 from workbook.environment import child_environment
 from workbook.paths import ROOT, build_dir
@@ -66,36 +46,36 @@ from workbook.paths import ROOT, build_dir
 NAME = "callback_overhead"
 OTHERS_PYTHON = ROOT / ".venv-others" / "bin" / "python"
 _PACKAGE = "benchmarks.callback_overhead"
-_MEMORY_ARMS = (NOOP, OURS, NAIVE)
+_MEMORY_ARMS = (names.NOOP, names.OURS, names.NAIVE)
 _IMPORTS = ("litellm", "opentelemetry.sdk.trace", "otel_cost_logger", "otel_cost_logger.logger")
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured: rounds of blocks, calls in a block by mode; the same for the other instrumentations; what
-    is done about memory, imports and proxies. Nothing where a number is 0."""
+    """How much is measured: rounds of blocks, calls in a block by mode; rounds of the other instrumentations; calls
+    until memory is read, and runs of imports. Nothing where a number is 0."""
 
     rounds: int
     calls: Mapping[str, int]
-    other_rounds: int
-    memory_calls: int
-    import_runs: int
-    proxy_rounds: int
-
-    def with_rounds(self, most: int) -> Size:
-        """The same with ``most`` rounds at most, unless that is 0."""
-        if not most:
-            return self
-        fewer = {name: min(getattr(self, name), most) for name in ("rounds", "other_rounds", "proxy_rounds")}
-        return replace(self, **fewer)
+    other_rounds: int = 0
+    memory_calls: int = 0
+    import_runs: int = 0
 
 
 SIZES = {
-    "full": Size(40, {ASYNC: 48, SYNC: 48, STREAM: 16}, 25, 150_000, 5, 20),
-    "short": Size(20, {ASYNC: 24, SYNC: 24, STREAM: 6}, 0, 0, 2, 0),
-    "smoke": Size(2, {ASYNC: 4, SYNC: 4, STREAM: 2}, 0, 0, 0, 0),
+    "full": Size(40, {names.ASYNC: 48, names.SYNC: 48, names.STREAM: 16}, 25, 150_000, 5),
+    "short": Size(20, {names.ASYNC: 24, names.SYNC: 24, names.STREAM: 6}, import_runs=2),
+    "smoke": Size(2, {names.ASYNC: 4, names.SYNC: 4, names.STREAM: 2}),
 }
 _SHORT = "only a full measurement has it"
+_TIME_IMPORTS = """
+import importlib, json, sys, time
+for module in sys.argv[1:]:
+    began, cpu = time.perf_counter(), time.process_time()
+    importlib.import_module(module)
+    took = {"cpu_seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - began}
+    print(json.dumps({"what": module, **took}), flush=True)
+"""
 
 
 def measure(parameters: Parameters) -> Measurement:
@@ -103,7 +83,7 @@ def measure(parameters: Parameters) -> Measurement:
 
     Raises `NotMeasured` when a measuring process fails, with the last lines that it wrote.
     """
-    size, seed = SIZES[str(parameters["size"])].with_rounds(int(parameters["rounds"])), int(parameters["seed"])
+    size, seed = SIZES[str(parameters["size"])], int(parameters["seed"])
     folder = build_dir() / "runs" / NAME
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -111,23 +91,19 @@ def measure(parameters: Parameters) -> Measurement:
     samples: list[Sample] = []
     setting: dict[str, Any] = {}
     with counting_receiver(folder) as receiver:
-        plan = {"arms": ARMS, "rounds": size.rounds, "calls": dict(size.calls), "warm_up_rounds": 1, "seed": seed}
-        samples += _blocks(CALLS, plan, sys.executable, folder, receiver, setting)
+        plan = {"arms": names.ARMS, "rounds": size.rounds, "calls": dict(size.calls), "warm_up_rounds": 1, "seed": seed}
+        samples += _blocks(findings.CALLS, plan, sys.executable, folder, receiver, setting)
         if not size.other_rounds:
             left_out["other instrumentations"] = _SHORT
         elif not OTHERS_PYTHON.exists():
             left_out["other instrumentations"] = "their environment is not there: make others"
         else:
-            plan |= {"arms": dict.fromkeys(MODES, OTHERS_ARMS), "rounds": size.other_rounds}
+            plan |= {"arms": dict.fromkeys(names.MODES, names.OTHERS_ARMS), "rounds": size.other_rounds}
             theirs: dict[str, Any] = {}
-            samples += _blocks(OTHER_CALLS, plan, str(OTHERS_PYTHON), folder, receiver, theirs)
+            samples += _blocks(findings.OTHER_CALLS, plan, str(OTHERS_PYTHON), folder, receiver, theirs)
             setting["others_packages"] = theirs["packages"]
         samples += _memory(size, folder, left_out)
         samples += _imports(size, folder, left_out)
-        if size.proxy_rounds:
-            samples += _through_proxies(size, seed, receiver)
-        else:
-            left_out["the proxy"] = _SHORT
     shutil.rmtree(folder)
     return evaluate(samples, setting=setting, left_out=left_out, short=parameters["size"] != "full")
 
@@ -166,34 +142,23 @@ def _memory(size: Size, folder: Path, left_out: dict[str, str]) -> Iterator[Samp
     left_out["memory of LiteLLM's OpenTelemetry"] = (
         "it takes the one call that is reported again and again for the same"
     )
-    for arm in tqdm(_MEMORY_ARMS, unit="callback", desc=MEMORY, disable=None):
+    for arm in tqdm(_MEMORY_ARMS, unit="callback", desc=findings.MEMORY, disable=None):
         # The plugin remembers its last 65,536 calls: only after them does its growth stop.
-        calls = size.memory_calls if arm in (NOOP, OURS) else size.memory_calls // 8
+        calls = size.memory_calls if arm in (names.NOOP, names.OURS) else size.memory_calls // 8
         checkpoints = [calls // 4, calls * 5 // 8, calls]
-        own = folder / f"{MEMORY}_{arm}"
+        own = folder / f"{findings.MEMORY}_{arm}"
         own.mkdir()
         for found in _told("memory", {"arm": arm, "checkpoints": checkpoints, "folder": str(own)}, own):
-            yield {"part": MEMORY, **found}
+            yield {"part": findings.MEMORY, **found}
 
 
 def _imports(size: Size, folder: Path, left_out: dict[str, str]) -> Iterator[Sample]:
     if not size.import_runs:
         left_out["imports"] = _SHORT
         return
-    for run in tqdm(range(size.import_runs), unit="run", desc=IMPORT, disable=None):
-        for found in _lines([sys.executable, "-m", f"{_PACKAGE}.imports", *_IMPORTS], folder / "imports.log", {}):
-            yield {"part": IMPORT, "run": run, **found}
-
-
-def _through_proxies(size: Size, seed: int, receiver: CountingReceiver) -> Iterator[Sample]:
-    print("starting the mock and six proxies ...", file=sys.stderr)
-    chance = random.Random(seed)
-    with proxies.proxies(NAME, receiver) as running:
-        for arm in proxies.PROXY_ARMS:
-            running.sample(-1, arm, 1.0)  # warm-up, and not kept
-        for number in tqdm(range(size.proxy_rounds), unit="round", desc=PROXY, disable=None):
-            for arm in chance.sample(proxies.PROXY_ARMS, len(proxies.PROXY_ARMS)):
-                yield {"part": PROXY, **running.sample(number, arm, 1.0)}
+    for run in tqdm(range(size.import_runs), unit="run", desc=findings.IMPORT, disable=None):
+        for found in _lines([sys.executable, "-c", _TIME_IMPORTS, *_IMPORTS], folder / "imports.log", {}):
+            yield {"part": findings.IMPORT, "run": run, **found}
 
 
 def _told(
@@ -230,7 +195,7 @@ def _lines(command: Sequence[str], log: Path, environment: Mapping[str, str]) ->
                 yield json.loads(line)
         if code := process.wait():
             last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-            raise NotMeasured(f"{command[2]} ended with exit code {code}: {last}")
+            raise NotMeasured(f"{command[2][:60]} ended with exit code {code}: {last}")
     finally:
         process.kill()
         process.wait()
@@ -243,16 +208,12 @@ BENCHMARK = Benchmark(
     question="What does a cost callback add to an LLM call: ours, naive ones, and LiteLLM's own?",
     parameters=(
         Choice("size", "full", tuple(SIZES), "full: ten minutes; short: two, not for quoting; smoke: does it run?"),
-        Parameter(
-            "rounds", 0, 0, f"at most, of every kind of block; 0: what the size has. {MINIMUM_ROUNDS} are needed"
-        ),
         Parameter("seed", 0, 0, "of the order of blocks and of the bootstrap"),
     ),
     measure=measure,
     modules=(
-        *(sys.modules[__name__], findings, names, proxies, load, machine, statistics),
+        *(sys.modules[__name__], findings, names, machine, receiver, rounds, statistics),
         # These import LiteLLM.
-        *(unimported(f"{_PACKAGE}.{name}") for name in ("callbacks", "calls", "memory", "others", "proxied", "worker")),
-        unimported(f"{_PACKAGE}.imports"),
+        *(unimported(f"{_PACKAGE}.{name}") for name in ("callbacks", "calls", "memory", "others", "worker")),
     ),
 )

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from benchmarks.gpu.smoke import CPU, START
 from benchmarks.gpu.steps import NAMES, STEPS, Step
-from benchmarks.gpu_smoke.measure import CPU, START
 from benchmarks.harness.backends import ATTEMPTS, proxy_is_there
 from benchmarks.harness.results import Result
 from benchmarks.harness.run import run

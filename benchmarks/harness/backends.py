@@ -35,7 +35,7 @@ ATTEMPTS = (
     Attempt("no FlashInfer sampler", env=_NO_SAMPLER),
     Attempt("no FlashInfer sampler, Triton attention", ("--attention-backend", "TRITON_ATTN"), _NO_SAMPLER),
 )
-"""From everything to the least; on a new kind of device the first one that works is found by `gpu_smoke`."""
+"""From everything to the least; on a new kind of device the first one that works is found by `gpu.smoke`."""
 
 SHAPE = Choice("shape", "default", SHAPES, "the real engine's model; default: small on a CPU, mistral-7b on a GPU")
 

@@ -98,15 +98,9 @@ PRESET = "preset"
 class OrPreset:
     """A parameter whose default, `PRESET`, is decided by others: by what is measured, and how long it may take."""
 
+    name: str
     given: Parameter | WholeNumbers | Words
-
-    @property
-    def name(self) -> str:
-        return self.given.name
-
-    @property
-    def default(self) -> str:
-        return PRESET
+    default: str = PRESET
 
     @property
     def help(self) -> str:
@@ -148,6 +142,17 @@ class Measurement:
     findings: list[str]
     faults: list[str] = field(default_factory=list)
     caveats: list[str] = field(default_factory=list)
+
+
+def joined(parts: Mapping[str, Measurement]) -> Measurement:
+    """One measurement of several phases: by their names in the summary, and in each sample's ``phase``."""
+    return Measurement(
+        samples=[{"phase": phase, **sample} for phase, part in parts.items() for sample in part.samples],
+        summary={phase: part.summary for phase, part in parts.items()},
+        findings=[f"{phase}: {finding}" for phase, part in parts.items() for finding in part.findings],
+        faults=list(dict.fromkeys(f"{phase}: {fault}" for phase, part in parts.items() for fault in part.faults)),
+        caveats=list(dict.fromkeys(f"{phase}: {caveat}" for phase, part in parts.items() for caveat in part.caveats)),
+    )
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,71 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from benchmarks.harness.index import banner
 from benchmarks.harness.results import Result
 from benchmarks.harness.statistics import Interval
+from workbook.figures import OKABE_ITO, STYLE
 
 _CAPTION_WIDTH = 150  # characters
+
+
+MARKERS = ("o", "s", "^", "D", "v")
+GREY = "#666666"
+
+
+@contextmanager
+def page(
+    result: Result, text: str, rows: Any = 1, columns: int = 1, *, grid: str = "x", **layout: Any
+) -> Iterator[tuple[Figure, Any]]:
+    """A figure and its axes, to be drawn on: ``rows`` and ``columns`` of them, or a mosaic in place of ``rows``.
+
+    Below it stands where ``result`` comes from, then ``text``.
+    """
+    with mpl.rc_context({**STYLE, "axes.grid.axis": grid, "axes.titlesize": 10}):
+        if isinstance(rows, int):
+            figure, axes = plt.subplots(rows, columns, **layout)
+        else:
+            figure, axes = plt.subplot_mosaic(rows, **layout)
+        yield figure, axes
+        caption(figure, result, f"{when_and_where(result)}. {text}")
+    plt.close(figure)
+
+
+def bars(points: Sequence[Mapping[str, float]]) -> tuple[Any, Any]:
+    """Medians, and how far the ends of their intervals are from them, below and above."""
+    medians = np.array([point["median"] for point in points])
+    ends = np.array([[point["low"], point["high"]] for point in points]).T
+    return medians, np.abs(ends - medians)
+
+
+def curve(axes: Any, counts: Any, points: Sequence[Mapping[str, float]], look: int, label: str, **more: Any) -> None:
+    """A line through medians with their intervals against ``counts``; the ``look`` is told apart without colour."""
+    medians, ends = bars(points)
+    colour = more.pop("color", OKABE_ITO[look])
+    axes.errorbar(
+        *(counts, medians, ends),
+        **{"marker": MARKERS[look % len(MARKERS)], "color": colour, "label": label, "markersize": 6, "capsize": 3},
+        **{"linewidth": 1.4, "markerfacecolor": "white" if look % 2 else colour, **more},
+    )
+
+
+def count_axis(axes: Any, counts: Sequence[int], label: str) -> None:
+    """A horizontal axis on which each of ``counts`` is twice as far as its half; the vertical one begins at 0."""
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(counts, [str(count) for count in counts])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel(label)
 
 
 def require(result: Result, benchmark: str) -> None:
@@ -56,17 +110,19 @@ def log_x(axes: Any) -> None:
 def points_panel(axes: Any, measured: Mapping[str, Any], names: Mapping[str, str], shown: Any) -> None:
     """One row for each of ``names``, and in it one point with its interval for each quantity of ``shown``."""
     for number, (quantity, label, colour, marker) in enumerate(shown):
-        points = [measured[arm][quantity] for arm in names]
-        medians = np.array([point["median"] for point in points])
-        ends = np.array([[point["low"], point["high"]] for point in points]).T
-        places = np.arange(len(names)) + min(0.25, 0.75 / len(shown)) * (number - (len(shown) - 1) / 2)
-        axes.errorbar(
-            medians, places, xerr=np.abs(ends - medians), fmt=marker, color=colour, markersize=5, capsize=3, label=label
-        )
-        for median, end, place in zip(medians, ends[1], places, strict=True):
+        rows = [
+            (place, measured[arm][quantity]) for place, arm in enumerate(names) if quantity in measured.get(arm, {})
+        ]
+        medians, ends = bars([point for _, point in rows])
+        shift = min(0.25, 0.75 / len(shown)) * (number - (len(shown) - 1) / 2)
+        places = [place + shift for place, _ in rows]
+        look = {"fmt": marker, "color": colour, "markersize": 5, "capsize": 3, "label": label}
+        axes.errorbar(medians, places, xerr=ends, **look)
+        for median, above, place in zip(medians, ends[1], places, strict=True):
             text = f"{median:,.0f}" if median >= 100 else f"{median:.2g}"
             box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # over the line of a target
-            axes.annotate(text, (end, place), (6, 0), textcoords="offset points", va="center", fontsize=8, bbox=box)
+            end = (median + above, place)
+            axes.annotate(text, end, (6, 0), textcoords="offset points", va="center", fontsize=8, bbox=box)
     log_x(axes)
     axes.margins(x=0.15)
     axes.set_yticks(range(len(names)), list(names.values()))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchmarks.harness import provenance
 from benchmarks.harness.results import RESULTS, Result, ResultError, load_result, stored_results, superseded
+from benchmarks.harness.successors import benchmark_of
 from workbook.paths import ROOT, shown
 
 INDEX = "README.md"
@@ -33,7 +34,7 @@ plugin and the mock, unless an engine alone was asked). *Seal*: the first digits
 
 def measured_paths(result: Result) -> list[str]:
     """The files and folders whose change makes ``result`` one of older code, as git knows them."""
-    paths = [f"benchmarks/{result.benchmark}", "benchmarks/harness"]
+    paths = [f"benchmarks/{benchmark_of(result)}", "benchmarks/harness"]
     arms = {sample.get("arm") for sample in result.samples}
     return paths if arms <= _ENGINE_ALONE else [*paths, "mock_vllm", "support/otel_cost_logger"]
 
@@ -53,7 +54,7 @@ def banner(result: Result) -> str:
 
 def _measured_differently(result: Result) -> bool:
     try:
-        benchmark = importlib.import_module(f"benchmarks.{result.benchmark}.measure").BENCHMARK
+        benchmark = importlib.import_module(f"benchmarks.{benchmark_of(result)}.measure").BENCHMARK
     except ModuleNotFoundError:
         return True
     return bool(provenance.code_sha256(benchmark.modules) != result.code.sha256)

@@ -1,7 +1,8 @@
 """A closed loop: so many connections, each asking again as soon as it has its answer.
 
-It finds out how many requests per second a server answers when it is never idle. It does not tell what latency
-a user would see at a given rate: a slow server slows its own callers down here (coordinated omission).
+It finds out how many requests per second a server answers when it is never idle, and which calls were answered. It does
+not tell what latency a user would see at a given rate: a slow server slows its own callers down here (coordinated
+omission).
 
 Plain asyncio streams and one prepared request, because the client runs beside what it measures: an answer costs
 it a fraction of what httpx takes, which would measure httpx.
@@ -12,13 +13,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import json
+import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
+
+CALL_ID = b"x-litellm-call-id"  # LiteLLM names each call in its answer
 
 _Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -71,10 +76,13 @@ class Request:
 class Load:
     """What a closed loop saw: good answers, and everything else by kind.
 
+    ``call_ids`` are those of the good answers that have one, ``durations`` the seconds that each good answer took.
     ``seconds`` are those from the first request to the last answer, ``cpu_seconds`` what this client used of them.
     """
 
     answered: int = 0
+    call_ids: list[str] = field(default_factory=list)
+    durations: list[float] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -85,28 +93,41 @@ class Load:
         return self.answered / self.seconds
 
 
-def closed_loop(request: Request, *, connections: int, seconds: float, timeout: float = 30.0) -> Load:
-    """Send ``request`` over ``connections`` kept-alive connections for ``seconds``; every request begun is finished.
+def closed_loop(
+    request: Request,
+    *,
+    connections: int,
+    seconds: float = math.inf,
+    calls: int | None = None,
+    timeout: float = 30.0,
+    break_off: bool = False,
+    seen: Load | None = None,
+) -> Load:
+    """Send ``request`` over ``connections`` kept-alive connections for ``seconds``, ``calls`` times at most.
 
-    ``timeout`` (seconds) is for one answer. Failures are counted, by kind, in `Load.errors`; a connection that was
-    lost is opened again, and one that cannot be opened again stays away. Raises `LoadError` when not all
-    connections can be opened at the start.
+    Every request begun is finished; ``timeout`` (seconds) is for one answer. Failures are counted, by kind, in
+    `Load.errors`; a connection that was lost is opened again unless ``break_off``, and one that cannot be opened again
+    stays away. ``seen`` is filled meanwhile, for another thread to watch. Raises `LoadError` when not all connections
+    can be opened at the start.
     """
+    numbers = iter(range(calls)) if calls is not None else itertools.count()
     gc.collect()
     gc.disable()  # a collection of this process's heap would look like a stall of the server
     try:
-        return asyncio.run(_Loop(request, timeout).run(connections, seconds))
+        return asyncio.run(_Loop(request, timeout, numbers, break_off, seen or Load()).run(connections, seconds))
     finally:
         gc.enable()
 
 
 class _Loop:
-    def __init__(self, request: Request, timeout: float) -> None:
+    def __init__(self, request: Request, timeout: float, numbers: Iterator[int], break_off: bool, seen: Load) -> None:
         self._host, self._port = request.address
         self._wire = request.wire()
         self._expected = request.expected
         self._timeout = timeout
-        self._load = Load()
+        self._numbers = numbers
+        self._break_off = break_off
+        self._load = seen
 
     async def run(self, connections: int, seconds: float) -> Load:
         try:
@@ -125,25 +146,28 @@ class _Loop:
             return await asyncio.open_connection(self._host, self._port)
 
     async def _ask_until(self, deadline: float, connection: _Connection) -> None:
-        while time.perf_counter() < deadline:
+        while time.perf_counter() < deadline and next(self._numbers, None) is not None:
+            began = time.perf_counter()
+            reusable, failure = False, ""
             try:
                 async with asyncio.timeout(self._timeout):
                     reusable = await self._ask(*connection)
                 self._load.answered += 1
+                self._load.durations.append(time.perf_counter() - began)
             except _BadAnswer as error:
-                self._load.errors[str(error)] += 1
-                reusable = False
+                failure = str(error)
             except TimeoutError:
-                self._load.errors["timed out"] += 1
-                reusable = False
+                failure = "timed out"
             except (OSError, asyncio.IncompleteReadError):
-                self._load.errors["disconnected"] += 1
-                reusable = False
+                failure = "disconnected"
             except (ValueError, asyncio.LimitOverrunError):
-                self._load.errors["not HTTP"] += 1
-                reusable = False
+                failure = "not HTTP"
+            if failure:
+                self._load.errors[failure] += 1
             if not reusable:
                 await _close(connection)
+                if self._break_off and failure == "disconnected":
+                    return
                 try:
                     connection = await self._open()
                 except OSError:
@@ -160,6 +184,8 @@ class _Loop:
             raise _BadAnswer(f"HTTP {status}")
         if self._expected not in body:
             raise _BadAnswer("unexpected answer")
+        if call_id := headers.get(CALL_ID):
+            self._load.call_ids.append(call_id.decode())
         return reusable
 
 

@@ -28,8 +28,6 @@ LEAST_FREE_MIB = 512
 
 MOST_SWAPPED_MIB = 256
 _PROC = Path("/proc")
-_LOOK_SECONDS = 0.5
-_NAMED = 3  # of the programs that keep a machine busy
 
 
 class Refused(RuntimeError):
@@ -60,7 +58,7 @@ def preflight(name: str, folder: Path, others: float) -> Iterator[Preflight]:
                 found.refusals.append(f"low disk: {free} MiB are free for {what}, less than {LEAST_FREE_MIB}")
         if others > QUIET_CORES:
             found.flags.append(
-                f"busy machine: others used {others:.2f} cores before the start, more than {QUIET_CORES}{_busiest()}"
+                f"busy machine: others used {others:.2f} cores before the start, more than {QUIET_CORES}"
             )
         swapped = swapped_mib()
         if swapped > MOST_SWAPPED_MIB:
@@ -97,31 +95,3 @@ def _turn(name: str) -> Iterator[str]:
         yield ""
         file.seek(0)
         file.truncate()
-
-
-def _busiest() -> str:
-    """`` (python3 0.9, node 0.4)``: who used most, in cores, during a short look; our own process and kernel threads
-    left out."""
-    before = _ticks()
-    time.sleep(_LOOK_SECONDS)
-    per_core = os.sysconf("SC_CLK_TCK") * _LOOK_SECONDS
-    used: dict[str, float] = {}
-    for pid, (name, ticks) in _ticks().items():
-        if pid != os.getpid() and pid in before:
-            used[name] = used.get(name, 0.0) + (ticks - before[pid][1]) / per_core
-    most = sorted(used.items(), key=lambda pair: -pair[1])[:_NAMED]
-    named = ", ".join(f"{name} {cores:.1f}" for name, cores in most if cores >= 0.05)
-    return f" ({named})" if named else ""
-
-
-def _ticks() -> dict[int, tuple[str, int]]:
-    """Name and CPU ticks used so far by each process."""
-    found = {}
-    for process in _PROC.glob("[0-9]*"):
-        try:
-            head, _, tail = (process / "stat").read_text().rpartition(")")
-        except OSError:
-            continue  # it ended meanwhile
-        fields = tail.split()
-        found[int(process.name)] = (head.partition("(")[2], int(fields[11]) + int(fields[12]))
-    return found

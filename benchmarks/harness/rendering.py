@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.results import Result
+from benchmarks.harness.successors import benchmark_of
 
 
 class NotDrawn(ValueError):
@@ -19,15 +20,18 @@ def figure_of(result: Result) -> Any:
     Raises `NotDrawn` when the benchmark has no figure, when matplotlib is not installed, and when the benchmark has
     changed so much that its figure finds nothing to draw.
     """
-    module = f"benchmarks.{result.benchmark}.figure"
+    name = benchmark_of(result)
+    module = f"benchmarks.{name}.figure"
     try:
         draw = importlib.import_module(module).draw
     except ModuleNotFoundError as missing:
-        if missing.name in (module, f"benchmarks.{result.benchmark}"):
+        if missing.name in (module, f"benchmarks.{name}"):
             raise NotDrawn(f"{result.benchmark} has no figure") from missing
         raise NotDrawn(f"no figure without {missing.name}: install the workbook (make env)") from missing
     try:
         return draw(result)
+    except ValueError as nothing:
+        raise NotDrawn(str(nothing)) from nothing
     except (KeyError, IndexError, TypeError) as error:
         raise NotDrawn(
             f"the result was stored by another version of {result.benchmark}, and its figure finds no {error}; "

@@ -1,4 +1,4 @@
-"""Streamed chat completions in a closed loop: when the first token came, and how fast the others followed.
+"""Streamed chat completions: when the first token came, and how fast the others followed.
 
 Lengths are the engine's: tokens come from the answer's usage, never from counting chunks, because under load one
 chunk holds several tokens and some tokens have no text. Plain asyncio streams, for the reason given in `load`.
@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import itertools
 import json
 import random
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.harness.load import Request, parse_head
+from workbook.engine import MODEL_NAME
 
 MakeRequest = Callable[[int, int], Request]
 """Gives the request with the running number ``number`` and the answer's length ``max_tokens``."""
@@ -46,23 +45,6 @@ class Answer:
         return (self.last_token - self.first_token) / (self.completion_tokens - 1)
 
 
-@dataclass
-class Streams:
-    """What a closed loop saw.
-
-    ``kept`` are the answers measured while every stream was under way; the token sums are over all answers, also
-    those before and after. ``errors`` counts what failed, by kind. ``seconds`` are those of the whole loop.
-    """
-
-    kept: list[Answer] = field(default_factory=list)
-    errors: Counter[str] = field(default_factory=Counter)
-    answered: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-
-
 def varied_prompt(words: int, seed: int) -> str:
     """A text of ``words`` words in an order that ``seed`` decides.
 
@@ -74,64 +56,23 @@ def varied_prompt(words: int, seed: int) -> str:
     return "".join(f" {word}" for word in bag)
 
 
-def closed_loop(
-    make: MakeRequest, *, concurrency: int, requests: int, max_tokens: int, timeout: float = 120.0
-) -> Streams:
-    """Keep ``concurrency`` streams under way until each has had its share of ``requests`` measured answers.
+def streamed(url: str, headers: Mapping[str, str], words: int, seed: int) -> MakeRequest:
+    """Requests to ``url`` for streams of full length, each with a prompt of its own of so many ``words``."""
 
-    All answers have ``max_tokens`` tokens but each stream's first, which is not kept: its length is staggered, so
-    that the streams do not all prefill at one moment, as no independent callers would. A stream that is through
-    goes on asking until all are: every kept answer was made beside ``concurrency`` - 1 others. Every request begun
-    is finished; ``timeout`` (seconds) is for one answer. Whatever fails is counted by kind, and is not asked again.
-    """
-    gc.collect()
-    gc.disable()  # a collection of this process's heap would look like a stall of the server
-    try:
-        return asyncio.run(_Loop(make, max_tokens, timeout).run(concurrency, -(-requests // concurrency)))
-    finally:
-        gc.enable()
+    def make(number: int, max_tokens: int) -> Request:
+        body = {
+            "model": MODEL_NAME,
+            "messages": [{"role": "user", "content": varied_prompt(max(1, words), seed + number)}],
+            **{"max_tokens": max_tokens, "ignore_eos": True, "temperature": 0},
+            **{"stream": True, "stream_options": {"include_usage": True}},
+        }
+        return Request(f"{url}/v1/chat/completions", body, expected=b"", headers=headers)
+
+    return make
 
 
 class _BadAnswer(Exception):
     """An answer that does not count; the message says why and becomes the error's name."""
-
-
-class _Loop:
-    def __init__(self, make: MakeRequest, max_tokens: int, timeout: float) -> None:
-        self._make = make
-        self._max_tokens = max_tokens
-        self._timeout = timeout
-        self._sent = 0
-        self._through = 0
-        self._seen = Streams()
-
-    async def run(self, concurrency: int, share: int) -> Streams:
-        cpu_started, started = time.process_time(), time.perf_counter()
-        await asyncio.gather(*(self._stream(place, concurrency, share) for place in range(concurrency)))
-        self._seen.seconds = time.perf_counter() - started
-        self._seen.cpu_seconds = time.process_time() - cpu_started
-        return self._seen
-
-    async def _stream(self, place: int, concurrency: int, share: int) -> None:
-        await self._ask(max(2, self._max_tokens * (place + 1) // concurrency))
-        for _ in range(share):
-            if answer := await self._ask(self._max_tokens):
-                self._seen.kept.append(answer)
-        self._through += 1
-        while self._through < concurrency:
-            await self._ask(self._max_tokens)
-
-    async def _ask(self, max_tokens: int) -> Answer | None:
-        request = self._make(self._sent, max_tokens)
-        self._sent += 1
-        answer = await ask(request, max_tokens, self._timeout)
-        if isinstance(answer, str):
-            self._seen.errors[answer] += 1
-            return None
-        self._seen.answered += 1
-        self._seen.prompt_tokens += answer.prompt_tokens
-        self._seen.completion_tokens += answer.completion_tokens
-        return answer
 
 
 async def ask(request: Request, max_tokens: int, seconds: float) -> Answer | str:

@@ -9,20 +9,12 @@ from typing import Any
 
 import yaml
 
-from benchmarks.throughput.findings import (
-    BATCH,
-    CALLBACK,
-    DURABLE,
-    LITELLM_OTEL,
-    PROXY,
-    PROXY_AGAIN,
-    SIMPLE,
-)
+from benchmarks.throughput import findings
 from workbook.services import DEFAULT_CONFIG
 from workbook.stacks import Processor, Stack, stack
 
 TENANT = "tenant-acme"
-_PROCESSORS: dict[str, Processor] = {SIMPLE: "simple", BATCH: "batch", DURABLE: "durable"}
+_PROCESSORS: dict[str, Processor] = {findings.SIMPLE: "simple", findings.BATCH: "batch", findings.DURABLE: "durable"}
 
 
 @contextmanager
@@ -42,7 +34,7 @@ def proxies(name: str, arms: Sequence[str], engine_url: str, workers: int) -> It
 
 
 def _stack(name: str, arm: str, engine_url: str, workers: int) -> Stack:
-    env = {"OTEL_TRACES_EXPORTER": "none"} if arm == CALLBACK else {}
+    env = {"OTEL_TRACES_EXPORTER": "none"} if arm == findings.CALLBACK else {}
     return stack(
         name,
         config=config(arm),
@@ -57,8 +49,8 @@ def _stack(name: str, arm: str, engine_url: str, workers: int) -> Stack:
 def config(arm: str) -> dict[str, Any]:
     """The configuration that ships, with the callbacks of ``arm``. Keys are checked by the same code in all of them."""
     shipped: dict[str, Any] = yaml.safe_load(DEFAULT_CONFIG.read_text(encoding="utf-8"))
-    if arm in (PROXY, PROXY_AGAIN):
+    if arm in (findings.PROXY, findings.PROXY_AGAIN):
         del shipped["litellm_settings"]["callbacks"]
-    elif arm == LITELLM_OTEL:
+    elif arm == findings.LITELLM_OTEL:
         shipped["litellm_settings"]["callbacks"] = ["otel"]
     return shipped

@@ -11,7 +11,9 @@ same program and flags on every way, so what differs is what stands between. It 
   these two is noise.
 - *open*: callers who come when they come, at a share of what the slowest way answered in *arms*, with latency from the
   intended time (`open_loop`).
-- *outage*: the same while nothing listens where the spans go.
+- *latency*: straight lines are fitted to the sweep's times, and when the engine is gone, a mock with those lines as its
+  latency model is swept by the same client.
+- *workers*: how far several workers of one proxy scale, in front of the mock (`workers`).
 
 Every run has a seed of its own. The engine's prefix cache is off: the client's random prompts begin alike more often
 than callers' do where the vocabulary is small, and its warm-up asks what it asks again.
@@ -29,9 +31,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -39,7 +42,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.harness import backends, devices, ledgers, machine, statistics, streams
+from benchmarks.harness import backends, devices, ledgers, load, machine, rounds, statistics, streams
 from benchmarks.harness.backends import ATTEMPTS, KINDS, MOCK, SHAPE, backend, described
 from benchmarks.harness.benchmark import (
     Benchmark,
@@ -53,29 +56,17 @@ from benchmarks.harness.benchmark import (
     Words,
 )
 from benchmarks.harness.ledgers import SpanCount, recorded
-from benchmarks.harness.load import Request
 from benchmarks.harness.machine import CpuMeter
-from benchmarks.harness.streams import varied_prompt
+from benchmarks.harness.rounds import Sample
+from benchmarks.harness.streams import streamed
 from benchmarks.throughput import arms as ways
 from benchmarks.throughput import client as vllm_client
-from benchmarks.throughput import findings, open_loop, plan, roofline
+from benchmarks.throughput import findings, latency_fit, open_loop, plan, roofline, worker_findings, workers
 from benchmarks.throughput.arms import TENANT, proxies
 from benchmarks.throughput.client import Client
-from benchmarks.throughput.findings import (
-    ARMS,
-    ARMS_PHASE,
-    DIRECT,
-    EXPORTING,
-    MINIMUM_REPEATS,
-    OPEN,
-    OUTAGE,
-    PHASES,
-    PREFILL,
-    Sample,
-    evaluate,
-)
-from benchmarks.throughput.open_loop import intended_times
-from benchmarks.throughput.plan import LENGTHS, OUTAGE_REPEATS, SHORT, SIZES, Plan, Run
+from benchmarks.throughput.findings import evaluate, fit
+from benchmarks.throughput.open_loop import Arrival, intended_times
+from benchmarks.throughput.plan import LENGTHS, SHORT, SIZES, Plan, Run
 from workbook.counters import wait_idle
 from workbook.engine import MODEL_NAME, Engine, model_dir
 from workbook.services import Backend
@@ -85,46 +76,71 @@ NAME = "throughput"
 
 _NO_CACHE = ("--no-enable-prefix-caching",)
 _MOCK_TOKENIZER = "small"  # the mock has no model; the client needs some tokenizer to make prompts with
-_TOKENS_PER_WORD = 3.5  # of `varied_prompt`, with the tokenizer of our shapes
+_TOKENS_PER_WORD = 3.5  # of a varied prompt, with the tokenizer of our shapes
 _OPEN_TIMEOUT = 60.0
+_WARM_UPS = 2  # requests before each run of the client that are not measured
+_GOOD_TTFT_MS, _GOOD_TPOT_MS = 1000.0, 100.0  # the limits of goodput
 
 
 def measure(parameters: Parameters) -> Measurement:
-    """Start the engine and the proxies, make the runs that are planned, stop them.
+    """Start the engine and the proxies, make the runs that are planned, stop them; then what needs the mock alone.
 
     Raises `EngineNotBuilt` when no environment has the client, `NotMeasured` when a run of it gives no result.
     """
     chosen = plan.plan(parameters)
     _require_possible(chosen)
+    if set(chosen.phases) == {findings.WORKERS}:
+        found = evaluate([], engine={"kind": MOCK, "version": "", "shape": None})
+    else:
+        found = _with_client(chosen, parameters)
+    if findings.WORKERS in chosen.phases:
+        scale = workers.measure(parameters)
+        found.samples.extend({"phase": findings.WORKERS, **sample} for sample in scale.samples)
+        found.summary[findings.WORKERS] = scale.summary
+        for name in ("findings", "faults", "caveats"):
+            getattr(found, name).extend(getattr(scale, name))
+    return found
+
+
+def _with_client(chosen: Plan, parameters: Parameters) -> Measurement:
     kind = str(parameters["engine"])
     eager = {"yes": True, "no": False}.get(str(parameters["eager"]), kind != "vllm")
     attempt = ATTEMPTS[int(parameters["attempt"])]
+    how: dict[str, Any] = {"shape": str(parameters["shape"]), "env": attempt.env, "eager": eager}
     args = () if kind == MOCK else (*_NO_CACHE, *attempt.args)
     print(f"starting {kind} and {len(chosen.proxied)} proxies ...", file=sys.stderr)
     with ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="throughput-")))
         client = running.enter_context(Client(kind, folder))
-        shape = str(parameters["shape"])
-        engine = running.enter_context(backend(NAME, kind, shape=shape, args=args, env=attempt.env, eager=eager))
-        workers = int(parameters["workers"])
-        stacks = running.enter_context(proxies(NAME, chosen.proxied, engine.url, workers))
-        what = _about(engine, eager)
-        bench = _Bench(client, engine, stacks, parameters)
-        states = devices.device_states()
-        samples, cut_off = bench.all(chosen)
-        states_after = devices.device_states()
+        with ExitStack() as of_engine:
+            engine = of_engine.enter_context(backend(NAME, kind, args=args, **how))
+            stacks = of_engine.enter_context(proxies(NAME, chosen.proxied, engine.url, int(parameters["workers"])))
+            what = _about(engine, eager)
+            bench = _Bench(client, engine, stacks, parameters)
+            states = devices.device_states()
+            samples, cut_off = bench.all(chosen)
+            states_after = devices.device_states()
+        if findings.LATENCY in chosen.phases and not cut_off:
+            flags = fit(samples).flags()
+            fitted = [word for flag, value in flags.items() for word in (f"--{flag.replace('_', '-')}", f"{value:g}")]
+            with backend(f"{NAME}_fitted", MOCK, args=fitted) as mock:
+                bench = _Bench(client, mock, {}, parameters)
+                samples += [bench.closed(run, chosen) for run in tqdm(chosen.fitted(), unit="run", disable=None)]
     found = evaluate(samples, engine=what, cut_off=cut_off, **_ceiling(what))
     found.summary["device_states"] = {"before": states, "after": states_after}
-    found.summary["plan"] = {name: _listed(value) for name, value in asdict(chosen).items()}
+    found.summary["plan"] = rounds.stored(asdict(chosen))
     found.caveats.extend(_slowdowns(states_after))
     return found
 
 
 def _require_possible(chosen: Plan) -> None:
-    if set(chosen.phases) & {ARMS_PHASE, OPEN, OUTAGE} and not backends.proxy_is_there():
+    phases = set(chosen.phases)
+    if phases & {findings.ARMS_PHASE, findings.OPEN, findings.WORKERS} and not backends.proxy_is_there():
         raise NotMeasured("this Python has no LiteLLM, so nothing goes through a proxy; ask for --phases sweep,prefill")
-    if set(chosen.phases) & {OPEN, OUTAGE} and ARMS_PHASE not in chosen.phases:
+    if findings.OPEN in phases and findings.ARMS_PHASE not in phases:
         raise NotMeasured("the rate of an open loop is a share of what `arms` measures; add it to --phases")
+    if findings.LATENCY in phases and (findings.SWEEP not in phases or len(chosen.concurrencies) < 3):
+        raise NotMeasured("a latency model is fitted to the sweep of three or more concurrencies: --concurrencies")
 
 
 def _about(engine: Backend, eager: bool) -> dict[str, Any]:
@@ -153,10 +169,6 @@ def _slowdowns(states: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield f"the device was slowed down at the end, NVML's reasons {reasons:#x}"
 
 
-def _listed(value: Any) -> Any:
-    return [_listed(part) for part in value] if isinstance(value, tuple) else value
-
-
 class _Bench:
     """The running programs, and the clients to run against them."""
 
@@ -174,81 +186,52 @@ class _Bench:
         samples = list[Sample]()
         limit = float(self._parameters["limit_minutes"])
         deadline = time.monotonic() + 60 * limit if limit else math.inf
+
+        def take(runs: Iterable[Run], act: Callable[[Run], Sample]) -> bool:
+            for run in tqdm(runs, unit="run", disable=None):
+                if time.monotonic() > deadline:
+                    return False
+                samples.append(act(run))
+            return True
+
         try:
             for run in chosen.warm_up():
-                self._warm_up(run)
-            for run in tqdm(chosen.closed(), unit="run", disable=None):
-                if time.monotonic() > deadline:
-                    return samples, f"cut off after {limit:g} minutes: {len(samples)} runs were made"
-                samples.append(self._closed(run, chosen))
-            if OPEN in chosen.phases:
+                # First imports, connection pools, kernels. Their records are waited for: they are not a sample's.
+                self._counted(run, partial(self._run_client, run))
+            whole = take(chosen.closed(), lambda run: self.closed(run, chosen))
+            if whole and findings.OPEN in chosen.phases:
                 rate = _capacity(samples) * float(self._parameters["open_share"])
-                for run in tqdm(chosen.opened(OPEN, chosen.arms, chosen.repeats), unit="run", disable=None):
-                    if time.monotonic() > deadline:
-                        return samples, f"cut off after {limit:g} minutes: {len(samples)} runs were made"
-                    samples.append(self._open(run, rate))
-            if OUTAGE in chosen.phases:
-                rate = _capacity(samples) * float(self._parameters["open_share"])
-                exporting = [arm for arm in chosen.arms if arm in EXPORTING]
-                for run in tqdm(chosen.opened(OUTAGE, exporting, OUTAGE_REPEATS), unit="run", disable=None):
-                    samples.append(self._outage(run, rate))
+                whole = take(chosen.opened(), lambda run: self._open(run, rate))
         except KeyboardInterrupt:
             if not samples:
                 raise
             return samples, f"interrupted after {len(samples)} runs"
-        return samples, None
+        return samples, None if whole else f"cut off after {limit:g} minutes: {len(samples)} runs were made"
 
-    def _warm_up(self, run: Run) -> None:
-        """First imports, connection pools, kernels. Its records are waited for: they are not the first sample's."""
-        self._counted(run, lambda: self._run_client(run))
-
-    def _closed(self, run: Run, chosen: Plan) -> Sample:
+    def closed(self, run: Run, chosen: Plan) -> Sample:
+        """One run of the client."""
         told, counted = self._counted(run, lambda: self._run_client(run))
-        good = _good(told, run.output_len, float(self._parameters["ttft_ms"]), float(self._parameters["tpot_ms"]))
+        times = _times(told, run.output_len)
+        each = [tpot for _, tpot in times if tpot is not None]
         return {
             **counted,
             "client": _figures(told),
             "num_prompts": run.requests,
-            "median_tpot_ms": _median_tpot_ms(told, run.output_len),
-            "good": good,
-            **({"paired_output_len": chosen.lengths[0][1]} if run.phase == PREFILL else {}),
+            "median_tpot_ms": round(median(each), 6) if each else None,
+            "good": sum(first <= _GOOD_TTFT_MS and (tpot or 0) <= _GOOD_TPOT_MS for first, tpot in times),
+            **({"paired_output_len": chosen.lengths[0][1]} if run.phase == findings.PREFILL else {}),
         }
 
     def _open(self, run: Run, rate: float) -> Sample:
-        seconds = float(self._parameters["open_seconds"])
-        return self._arrivals(run, rate, seconds)
-
-    def _outage(self, run: Run, rate: float) -> Sample:
-        collector = self._stacks[run.arm].collector
-        collector.stop()
-        try:
-            return self._arrivals(run, rate, float(self._parameters["outage_seconds"]))
-        finally:
-            collector.restart()
-
-    def _arrivals(self, run: Run, rate: float, seconds: float) -> Sample:
-        times = intended_times(rate, seconds, self._seed(run)) or [0.0]
-        headers = self._stacks[run.arm].headers(TENANT) if run.arm != DIRECT else {}
-        url = f"{self._url(run)}/v1/chat/completions"
-        length = max(1, round(run.input_len / _TOKENS_PER_WORD))
-
-        def request(number: int, max_tokens: int) -> Request:
-            text = varied_prompt(length, self._seed(run) * 1000 + number)
-            body = {
-                "model": MODEL_NAME,
-                "messages": [{"role": "user", "content": text}],
-                **{"max_tokens": max_tokens, "ignore_eos": True, "temperature": 0},
-                **{"stream": True, "stream_options": {"include_usage": True}},
-            }
-            return Request(url, body, expected=b"", headers=headers)
-
-        def ask() -> list[open_loop.Arrival]:
-            return open_loop.open_loop(request, times, max_tokens=run.output_len, timeout=_OPEN_TIMEOUT)
-
-        arrivals, counted = self._counted(run, ask)
+        times = intended_times(rate, float(self._parameters["open_seconds"]), self._seed(run)) or [0.0]
+        headers = self._stacks[run.arm].headers(TENANT) if run.arm != findings.DIRECT else {}
+        make = streamed(self._url(run), headers, round(run.input_len / _TOKENS_PER_WORD), self._seed(run) * 1000)
+        arrivals, counted = self._counted(
+            run, lambda: open_loop.open_loop(make, times, max_tokens=run.output_len, timeout=_OPEN_TIMEOUT)
+        )
         return {**counted, "rate": rate, **_told(arrivals)}
 
-    def _counted(self, run: Run, act: Any) -> tuple[Any, Sample]:
+    def _counted(self, run: Run, act: Callable[[], Any]) -> tuple[Any, Sample]:
         """What ``act`` gives, and what engine, receiver and kernel counted meanwhile."""
         proxied = self._stacks.get(run.arm)
         spans_before = self._spans[run.arm].so_far() if proxied else 0
@@ -256,7 +239,7 @@ class _Bench:
         before, cpu_before, began = wait_idle(self._engine_url), self._meter.read(), time.perf_counter()
         told = act()
         counted = wait_idle(self._engine_url).since(before)[MODEL_NAME]
-        if run.arm in EXPORTING and run.phase != OUTAGE:
+        if run.arm in findings.EXPORTING:
             self._spans[run.arm].wait_for(spans_before + counted.requests)
         cpu, ended = self._meter.read(), time.perf_counter()
         sums = recorded(proxied.ledger, size_before) if proxied else None
@@ -291,7 +274,7 @@ class _Bench:
                 *("--model", MODEL_NAME, "--tokenizer", str(self._tokenizer)),
                 *("--dataset-name", "random", "--seed", str(self._seed(run))),
                 *("--random-input-len", str(run.input_len), "--random-output-len", str(run.output_len)),
-                *("--num-prompts", str(run.requests), "--num-warmups", str(int(self._parameters["num_warmups"]))),
+                *("--num-prompts", str(run.requests), "--num-warmups", str(_WARM_UPS)),
                 *("--max-concurrency", str(run.concurrency), "--ignore-eos", "--temperature", "0"),
                 *("--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,90,99"),
             ],
@@ -301,17 +284,17 @@ class _Bench:
 
 def _capacity(samples: Sequence[Sample]) -> float:
     """Requests per second of the slowest arm at the highest load, its median over repeats."""
-    most = max(int(sample["concurrency"]) for sample in samples if sample["phase"] == ARMS_PHASE)
+    most = max(int(sample["concurrency"]) for sample in samples if sample["phase"] == findings.ARMS_PHASE)
     rates = dict[str, list[float]]()
     for sample in samples:
-        if (sample["phase"], sample["concurrency"]) == (ARMS_PHASE, most):
+        if (sample["phase"], sample["concurrency"]) == (findings.ARMS_PHASE, most):
             client = sample["client"]
             rates.setdefault(sample["arm"], []).append(client["completed"] / client["duration"])
     return min(median(values) for values in rates.values())
 
 
-def _told(arrivals: Sequence[open_loop.Arrival]) -> dict[str, Any]:
-    def percentiles(seconds: Sequence[float | None]) -> dict[str, float] | None:
+def _told(arrivals: Sequence[Arrival]) -> dict[str, Any]:
+    def percentiles(seconds: Iterable[float | None]) -> dict[str, float] | None:
         known = [1000 * value for value in seconds if value is not None]
         if not known:
             return None
@@ -324,8 +307,8 @@ def _told(arrivals: Sequence[open_loop.Arrival]) -> dict[str, Any]:
         "answered": len(arrivals) - errors.total(),
         "errors": dict(errors),
         "late_p99_ms": round(late, 3),
-        "ttft_ms": percentiles([arrival.first_token() for arrival in arrivals]),
-        "e2el_ms": percentiles([arrival.latency() for arrival in arrivals]),
+        "ttft_ms": percentiles(arrival.first_token() for arrival in arrivals),
+        "e2el_ms": percentiles(arrival.latency() for arrival in arrivals),
     }
 
 
@@ -336,16 +319,6 @@ def _times(told: Mapping[str, Any], output_len: int) -> list[tuple[float, float 
         for latency, first, error in zip(told["latencies"], told["ttfts"], told["errors"], strict=True)
         if not error
     ]
-
-
-def _median_tpot_ms(told: Mapping[str, Any], output_len: int) -> float | None:
-    each = [tpot for _, tpot in _times(told, output_len) if tpot is not None]
-    return round(median(each), 6) if each else None
-
-
-def _good(told: Mapping[str, Any], output_len: int, ttft_ms: float, tpot_ms: float) -> int:
-    """How many answers came within both limits."""
-    return sum(first <= ttft_ms and (each or 0) <= tpot_ms for first, each in _times(told, output_len))
 
 
 def _figures(told: Mapping[str, Any]) -> dict[str, int | float]:
@@ -365,28 +338,33 @@ BENCHMARK = Benchmark(
         Choice("engine", "vllm", KINDS, "what is asked"),
         SHAPE,
         Choice("size", SHORT, SIZES, "decides what is 'preset'; short takes 2 to 3 minutes"),
-        OrPreset(Words("phases", "", PHASES, "what is measured")),
-        OrPreset(Words("arms", "", ARMS, "ways to the engine")),
-        OrPreset(Words("lengths", "", LENGTHS, "tokens of a prompt, without the chat template's, and of an answer")),
-        OrPreset(WholeNumbers("concurrencies", "", 1, "of the sweep: requests under way at once")),
-        OrPreset(WholeNumbers("loads", "", 1, "of the arms: requests under way at once")),
-        OrPreset(Parameter("repeats", 0, 2, f"of every run; fewer than {MINIMUM_REPEATS} are not for quoting")),
-        OrPreset(Parameter("per_caller", 0, 1, "requests of a run, for each that is under way at once")),
-        Parameter("num_warmups", 2, 0, "requests before each run that are not measured"),
-        Parameter("workers", 1, 1, "processes of each proxy"),
+        OrPreset("phases", Words("phases", "", findings.PHASES, "what is measured")),
+        OrPreset("arms", Words("arms", "", findings.ARMS, "ways to the engine")),
+        OrPreset(
+            "lengths",
+            Words("lengths", "", LENGTHS, "tokens of a prompt and of an answer"),
+        ),
+        OrPreset("concurrencies", WholeNumbers("concurrencies", "", 1, "of the sweep: requests under way at once")),
+        OrPreset("loads", WholeNumbers("loads", "", 1, "of the arms: requests under way at once")),
+        OrPreset(
+            "repeats",
+            Parameter("repeats", 0, 2, f"of every run; under {findings.MINIMUM_REPEATS} not for quoting"),
+        ),
+        OrPreset("per_caller", Parameter("per_caller", 0, 1, "requests of a run, for each that is under way at once")),
+        Parameter("workers", 1, 1, "processes of each proxy of the arms"),
         Choice("eager", "default", ("default", "yes", "no"), "no compiling, no CUDA graphs; default: on a CPU"),
-        Parameter("attempt", 0, 0, f"the way to start vLLM that gpu_smoke found, 0 to {len(ATTEMPTS) - 1}"),
-        Parameter("ttft_ms", 1000.0, 0.0, "limit of goodput"),
-        Parameter("tpot_ms", 100.0, 0.0, "limit of goodput"),
+        Parameter("attempt", 0, 0, f"the way to start vLLM that the smoke test found, 0 to {len(ATTEMPTS) - 1}"),
         Parameter("open_share", 0.6, 0.01, "of what the slowest arm answers: the rate of the open loop"),
         Parameter("open_seconds", 10.0, 0.1, "length of an open-loop run"),
-        Parameter("outage_seconds", 10.0, 0.1, "how long callers come while the collector is away"),
+        WholeNumbers("counts", "1,2,4", 1, "of the phase workers: processes of a proxy"),
+        Parameter("rounds", 10, 2, "of the phase workers, one block for each proxy"),
+        Parameter("block_seconds", 1.0, 0.05, "of the phase workers, for each block"),
         Parameter("limit_minutes", 0.0, 0.0, "no run begins later than this after the start of the runs; 0: no limit"),
         Parameter("seed", 0, 0, "of the order of runs, the prompts and the bootstrap"),
     ),
     measure=measure,
     modules=(
-        *(sys.modules[__name__], findings, plan, ways, vllm_client, open_loop, roofline),
-        *(backends, ledgers, machine, statistics, streams),
+        *(sys.modules[__name__], findings, plan, ways, vllm_client, open_loop, roofline, latency_fit),
+        *(workers, worker_findings, backends, ledgers, load, machine, rounds, statistics, streams),
     ),
 )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.harness.backends import MOCK
 from benchmarks.harness.benchmark import PRESET, Parameters, Value, whole_numbers, words
+from benchmarks.harness.rounds import in_rounds
 from benchmarks.throughput.findings import (
     ARMS,
     ARMS_PHASE,
     BATCH,
     DIRECT,
-    PHASES,
+    LATENCY,
+    OPEN,
     PREFILL,
     PROXY,
     PROXY_AGAIN,
@@ -30,7 +30,7 @@ _SHORT_PHASES = ",".join((SWEEP, PREFILL, ARMS_PHASE))
 def _preset(short: dict[str, Value], full: dict[str, Value]) -> dict[str, dict[str, Value]]:
     return {
         SHORT: {"phases": _SHORT_PHASES, "arms": _SHORT_ARMS, **short},
-        FULL: {"phases": ",".join(PHASES), "arms": ",".join(ARMS), **full},
+        FULL: {"phases": ",".join((SWEEP, PREFILL, ARMS_PHASE, OPEN)), "arms": ",".join(ARMS), **full},
     }
 
 
@@ -86,7 +86,7 @@ class Plan:
     @property
     def proxied(self) -> tuple[str, ...]:
         """The arms that need a proxy, none where no phase has one."""
-        needed = set(self.phases) - {SWEEP, PREFILL}
+        needed = {ARMS_PHASE, OPEN} & set(self.phases)
         return tuple(arm for arm in self.arms if arm != DIRECT) if needed else ()
 
     def warm_up(self) -> list[Run]:
@@ -97,12 +97,9 @@ class Plan:
 
     def closed(self) -> list[Run]:
         """All closed-loop runs. Of each repeat all are made before the next, so that a cut leaves whole repeats."""
-        order = random.Random(self.seed)
         runs = list[Run]()
-        for repeat in range(self.repeats):
-            of_repeat = self._of_one_repeat()
-            for what in order.sample(of_repeat, len(of_repeat)):
-                runs.append(self._run(len(runs), repeat, *what))
+        for repeat, what in in_rounds(self._of_one_repeat(), self.repeats, self.seed):
+            runs.append(self._run(len(runs), repeat, *what))
         return runs
 
     def _of_one_repeat(self) -> list[tuple[str, str, int, int, int]]:
@@ -120,14 +117,18 @@ class Plan:
         requests = max(concurrency * self.per_caller, _FEWEST_REQUESTS)
         return Run(number, phase, repeat, arm, i, o, concurrency, requests)
 
-    def opened(self, phase: str, arms: Sequence[str], repeats: int) -> list[Run]:
-        """The runs of an open loop, or of one with the collector away, arms in random order within each repeat."""
-        order = random.Random(self.seed)
-        number = 10_000 * (1 + PHASES.index(phase))  # other seeds than those of the closed loops
+    def opened(self) -> list[Run]:
+        """The runs of the open loop, arms in random order within each repeat; other seeds than the closed loops'."""
         runs = list[Run]()
-        for repeat in range(repeats):
-            for arm in order.sample(arms, len(arms)):
-                runs.append(Run(number + len(runs), phase, repeat, arm, *self.lengths[0], None, 0))
+        for repeat, arm in in_rounds(self.arms, self.repeats, self.seed):
+            runs.append(Run(10_000 + len(runs), OPEN, repeat, arm, *self.lengths[0], None, 0))
+        return runs
+
+    def fitted(self) -> list[Run]:
+        """The runs with the mock that was fitted to the engine, at each concurrency with the first lengths."""
+        runs = list[Run]()
+        for repeat, concurrency in in_rounds(self.concurrencies, self.repeats, self.seed):
+            runs.append(self._run(20_000 + len(runs), repeat, LATENCY, DIRECT, *self.lengths[0], concurrency))
         return runs
 
 
@@ -146,7 +147,3 @@ def plan(parameters: Parameters) -> Plan:
         per_caller=int(given["per_caller"]),
         seed=int(parameters["seed"]),
     )
-
-
-OUTAGE_REPEATS = 1
-"""What is shown there is no matter of a few percent."""

@@ -50,9 +50,10 @@ def stored(tmp_path: Path) -> Result:
 def test_the_module_runs_and_lists() -> None:
     listed = subprocess.run([sys.executable, "-m", "benchmarks", "list"], cwd=ROOT, capture_output=True, text=True)
     assert listed.returncode == 0
-    assert "mock_headroom" in listed.stdout
-    assert "at least five times" in listed.stdout
-    assert "--rounds 20" in listed.stdout
+    for name, parameter in (("throughput", "--block-seconds 1.0"), ("callback_overhead", "--size full")):
+        assert name in listed.stdout
+        assert parameter in listed.stdout
+    assert "what does it lose" in listed.stdout
 
 
 @pytest.mark.parametrize(
@@ -61,14 +62,20 @@ def test_the_module_runs_and_lists() -> None:
         ([], "required: COMMAND"),
         (["run"], "required: NAME"),
         (["run", "guesswork"], "invalid choice: 'guesswork'"),
-        (["run", "mock_headroom", "--round", "20"], "unrecognized arguments: --round 20"),
-        (["run", "mock_headroom", "--rounds", "1"], "--rounds: must be a whole number, at least 2, got '1'"),
-        (["run", "mock_headroom", "--rounds", "2.5"], "--rounds: must be a whole number, at least 2, got '2.5'"),
-        (["run", "mock_headroom", "--seconds", "nan"], "--seconds: must be a number, at least 0.05, got 'nan'"),
-        (["run", "mock_headroom", "--seconds", "inf"], "--seconds: must be a number, at least 0.05, got 'inf'"),
-        (["run", "mock_headroom", "--machine", "../mine"], "--machine: must be lower-case letters"),
-        (["gpu-smoke", "--engine", "cuda"], "--engine: must be one of vllm-cpu, vllm, got 'cuda'"),
-        (["run", "engine_latency", "--concurrencies", "8,4"], "--concurrencies: must be 3 or more whole numbers"),
+        (["run", "processors", "--round", "20"], "unrecognized arguments: --round 20"),
+        (["run", "processors", "--rounds", "1"], "--rounds: must be a whole number, at least 2, got '1'"),
+        (["run", "processors", "--rounds", "2.5"], "--rounds: must be a whole number, at least 2, got '2.5'"),
+        (
+            ["run", "throughput", "--block-seconds", "nan"],
+            "--block-seconds: must be a number, at least 0.05, got 'nan'",
+        ),
+        (
+            ["run", "throughput", "--block-seconds", "inf"],
+            "--block-seconds: must be a number, at least 0.05, got 'inf'",
+        ),
+        (["run", "processors", "--machine", "../mine"], "--machine: must be lower-case letters"),
+        (["gpu", "--engine", "cuda"], "--engine: must be one of vllm-cpu, vllm, got 'cuda'"),
+        (["run", "throughput", "--counts", "8,4"], "--counts: must be 1 or more whole numbers"),
     ],
 )
 def test_bad_input_is_refused(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,30 +168,3 @@ def test_a_folder_that_cannot_be_written_is_told_before_measuring(
     monkeypatch.setattr(command_line, "BENCHMARKS", {"example": never})
     assert command_line.main(["run", "example", "--out", str(tmp_path / "file")]) == 1
     assert "example was not measured" in capsys.readouterr().err
-
-
-def test_mock_headroom_for_real(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Two short rounds with the real mock, receiver and proxy: everything is counted, and nothing is to be quoted."""
-    monkeypatch.setenv("WORKBOOK_BUILD_DIR", str(tmp_path / "build"))
-    results = tmp_path / "results"
-    words = ["run", "mock_headroom", "--rounds", "2", "--seconds", "0.2", "--connections", "4", "--out", str(results)]
-    assert command_line.main(words) == command_line.NOT_FOR_QUOTING
-    result = stored(results)
-    assert "2 rounds are too few: an interval needs at least 10" in result.validity.reasons
-    assert "NOT FOR QUOTING: 2 rounds are too few" in capsys.readouterr().out
-    assert sorted((s["round"], s["shape"], s["arm"]) for s in result.samples) == sorted(
-        (number, shape, arm)
-        for number in range(2)
-        for shape in ("plain", "streamed")
-        for arm in ("mock", "mock_again", "proxy")
-    )
-    for sample in result.samples:
-        assert sample["errors"] == {}
-        assert sample["answered"] == sample["served_by_mock"] > 0
-        assert sample["spans"] == (sample["answered"] if sample["arm"] == "proxy" else 0)
-        assert sample["mock_cpu_seconds"] > 0
-        assert sample["seconds"] >= 0.2
-    assert result.summary["target"]["factor"] == 5
-    assert str(tmp_path) not in result.model_dump_json()

@@ -54,7 +54,7 @@ def test_the_parts_are_less_than_the_whole(smoke: Result) -> None:
 def test_a_smoke_run_is_not_for_quoting_and_says_what_it_left_out(smoke: Result) -> None:
     assert any(reason.startswith("a short measurement") for reason in smoke.validity.reasons)
     assert not any("records of" in reason for reason in smoke.validity.reasons)
-    assert any(caveat.startswith("not measured: the proxy") for caveat in smoke.validity.caveats)
+    assert any(caveat.startswith("not measured: memory") for caveat in smoke.validity.caveats)
 
 
 def test_it_can_be_drawn(smoke: Result) -> None:
@@ -89,14 +89,6 @@ def test_a_measuring_process_that_fails_is_told_with_its_last_words(tmp_path: Pa
     command = [sys.executable, "-c", "print('{}'); raise SystemExit('no such luck')"]
     with pytest.raises(NotMeasured, match="exit code 1: no such luck"):
         list(_lines(command, tmp_path / "log", {}))
-
-
-def test_fewer_rounds_can_be_asked_for_and_no_more() -> None:
-    full = SIZES["full"]
-    assert full.with_rounds(0) == full
-    fewer = full.with_rounds(22)
-    assert (fewer.rounds, fewer.other_rounds, fewer.proxy_rounds) == (22, 22, full.proxy_rounds)
-    assert SIZES["short"].with_rounds(5).proxy_rounds == 0
 
 
 @pytest.mark.parametrize("clock_ns", [0, 50, 600])

@@ -15,8 +15,8 @@ import pytest
 
 from benchmarks import __main__ as command_line
 from benchmarks.gpu import command
+from benchmarks.gpu.smoke import START
 from benchmarks.gpu.steps import NAMES, STEPS
-from benchmarks.gpu_smoke.measure import START
 from benchmarks.harness.backends import ATTEMPTS
 from benchmarks.harness.benchmark import Measurement, NotMeasured
 from benchmarks.harness.results import Result

@@ -41,7 +41,7 @@ def test_words_are_some_of_the_choices() -> None:
 
 
 def test_a_preset_is_a_default_that_others_decide() -> None:
-    repeats = OrPreset(Parameter("repeats", 0, 2, "of every run"))
+    repeats = OrPreset("repeats", Parameter("repeats", 0, 2, "of every run"))
     assert (repeats.name, repeats.default, repeats.help) == ("repeats", PRESET, "of every run")
     assert repeats.parse(PRESET) == PRESET
     assert repeats.parse("7") == 7

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -78,11 +80,13 @@ def serving(handler: Handler) -> Iterator[Server]:
         thread.join()
 
 
+def asked(server: Server) -> Request:
+    url = f"http://127.0.0.1:{server.port}/v1/chat"
+    return Request(url, {"model": "m"}, b'"usage"', {"Authorization": "Bearer k"})
+
+
 def load(server: Server, *, connections: int = 2, seconds: float = 0.3, timeout: float = 10.0) -> Load:
-    request = Request(
-        f"http://127.0.0.1:{server.port}/v1/chat", {"model": "m"}, b'"usage"', {"Authorization": "Bearer k"}
-    )
-    return closed_loop(request, connections=connections, seconds=seconds, timeout=timeout)
+    return closed_loop(asked(server), connections=connections, seconds=seconds, timeout=timeout)
 
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -192,6 +196,48 @@ def test_what_was_begun_is_finished() -> None:
         seen = load(server, connections=3, seconds=0.05)
     assert seen.answered == len(server.requests) == 3
     assert seen.seconds >= 0.3
+
+
+def test_calls_are_counted_off_and_remembered_by_their_ids() -> None:
+    named = PLAIN.replace(b"Content-Length", b"x-litellm-call-id: call-%d\r\nContent-Length")
+    served = itertools.count()
+
+    async def handle(number: int, request: bytes, writer: asyncio.StreamWriter) -> bool:
+        writer.write(named % next(served))
+        return True
+
+    with serving(handle) as server:
+        seen = closed_loop(asked(server), connections=4, calls=50)
+        fewer = closed_loop(asked(server), connections=4, calls=50, seconds=0)
+    assert sorted(seen.call_ids) == sorted(f"call-{number}" for number in range(50))
+    assert (seen.answered, len(server.requests), server.connections) == (50, 50, 8)
+    assert 0 < min(seen.durations) <= max(seen.durations) <= seen.seconds
+    assert fewer.answered == 0
+
+
+def test_a_break_ends_a_connection_that_is_to_break_off() -> None:
+    async def handle(number: int, request: bytes, writer: asyncio.StreamWriter) -> bool:
+        writer.write(PLAIN)
+        return number < 2
+
+    with serving(handle) as server:
+        seen = closed_loop(asked(server), connections=4, calls=1000, break_off=True)
+    assert (seen.answered, seen.errors) == (12, {"disconnected": 4})
+
+
+def test_calls_in_the_background_can_be_watched() -> None:
+    async def handle(number: int, request: bytes, writer: asyncio.StreamWriter) -> bool:
+        await asyncio.sleep(0.01)
+        writer.write(PLAIN)
+        return True
+
+    with serving(handle) as server, ThreadPoolExecutor(1) as background:
+        seen = Load()
+        end = background.submit(closed_loop, asked(server), connections=2, calls=40, seen=seen)
+        while not seen.answered:
+            assert not end.done()
+        assert end.result() is seen
+    assert seen.answered == 40
 
 
 def test_a_server_that_goes_away_ends_the_load() -> None:

@@ -92,18 +92,9 @@ def test_low_disk_is_refused(measure: Measure, monkeypatch: pytest.MonkeyPatch) 
     assert measure() == 0
 
 
-def test_a_busy_machine_is_flagged_with_who_keeps_it_busy(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    worker = context.Process(target=sum, args=(iter(int, 1),))  # endless
-    worker.start()
-    try:
-        (flag,) = look(tmp_path, others=0.7).flags
-    finally:
-        worker.kill()
-        worker.join()
-    name = Path(f"/proc/{os.getpid()}/comm").read_text().strip()
-    assert flag.startswith("busy machine: others used 0.70 cores before the start, more than 0.15 (")
-    assert name in flag
+def test_a_busy_machine_is_flagged(tmp_path: Path) -> None:
+    flags = ["busy machine: others used 0.70 cores before the start, more than 0.15"]
+    assert look(tmp_path, others=0.7).flags == flags
 
 
 def test_swap_is_flagged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

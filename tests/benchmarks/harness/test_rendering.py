@@ -27,7 +27,7 @@ def test_a_stored_result_is_drawn_with_the_same_bytes_each_time(tmp_path: Path) 
 def test_without_a_name_the_newest_of_each_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.main(["render", "--out", str(tmp_path)]) == 0
     assert any(path.name.endswith("survival.png") for path in tmp_path.glob("*.png"))
-    assert "mock_headroom has no figure" in capsys.readouterr().out
+    assert "mock_headroom.json: not drawn" in capsys.readouterr().out
 
 
 def test_a_named_result_without_a_figure_is_an_error(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import json
 import threading
@@ -13,7 +14,7 @@ import httpx
 import pytest
 
 from benchmarks.harness.load import Request
-from benchmarks.harness.streams import Streams, closed_loop, varied_prompt
+from benchmarks.harness.streams import Answer, ask, streamed, varied_prompt
 from workbook.services import Mock
 
 TTFT_MS, TPOT_MS = 60.0, 4.0
@@ -42,26 +43,29 @@ def asking(url: str, **extra: Any) -> Callable[[int, int], Request]:
     return make
 
 
+def asked(url: str, expected: int, seconds: float = 30.0, **extra: Any) -> Answer | str:
+    return asyncio.run(ask(asking(url, **extra)(0, expected), expected, seconds))
+
+
 def test_times_are_the_servers(mock: Mock) -> None:
-    seen = closed_loop(asking(mock.url), concurrency=1, requests=3, max_tokens=20)
-    assert len(seen.kept) == 3
-    assert not seen.errors
-    for answer in seen.kept:
+    answers = [answer for _ in range(3) if isinstance(answer := asked(mock.url, 20), Answer)]
+    assert len(answers) == 3
+    for answer in answers:
         assert answer.first_token >= TTFT_MS / 1000
         assert answer.last_token >= (TTFT_MS + 19 * TPOT_MS) / 1000
         assert answer.completion_tokens == 20
     # The quickest was hardly disturbed; a chunk taken for a token, or a token missed, would be 5 per cent off.
-    assert min(answer.per_output_token for answer in seen.kept) == pytest.approx(TPOT_MS / 1000, rel=0.2)
+    assert min(answer.per_output_token for answer in answers) == pytest.approx(TPOT_MS / 1000, rel=0.2)
 
 
-def test_every_stream_has_its_share_and_the_sums_are_over_all(mock: Mock) -> None:
-    before = _generated(mock.url)
-    seen = closed_loop(asking(mock.url), concurrency=4, requests=6, max_tokens=8)
-    assert len(seen.kept) == 8  # two each
-    # One staggered answer per stream before them, and some beside the last ones.
-    assert seen.answered >= 12
-    assert seen.completion_tokens == _generated(mock.url) - before
-    assert seen.completion_tokens >= 8 * 8 + (2 + 4 + 6 + 8)
+def test_a_request_is_a_stream_of_full_length_with_a_prompt_of_its_own() -> None:
+    make = streamed("http://127.0.0.1:1", {"Authorization": "Bearer k"}, 5, seed=3)
+    first, second = make(0, 8), make(1, 8)
+    assert first.url == "http://127.0.0.1:1/v1/chat/completions"
+    assert first.body["ignore_eos"] is first.body["stream"] is True
+    assert first.body["max_tokens"] == 8
+    assert first.body["messages"] != second.body["messages"]
+    assert first.headers == {"Authorization": "Bearer k"}
 
 
 @pytest.mark.parametrize(
@@ -74,35 +78,27 @@ def test_every_stream_has_its_share_and_the_sums_are_over_all(mock: Mock) -> Non
     ],
 )
 def test_other_answers_are_errors(mock: Mock, extra: dict[str, Any], kind: str) -> None:
-    seen = closed_loop(asking(mock.url, **extra), concurrency=1, requests=1, max_tokens=8)
-    assert seen.kept == []
-    assert kind in seen.errors
-    assert seen.answered == 0
+    assert asked(mock.url, 8, **extra) == kind
 
 
 def test_an_error_within_a_stream_is_no_answer() -> None:
     event = json.dumps({"error": {"message": "EngineCore encountered an issue.", "code": 500}})
     with serving(f"data: {event}\n\ndata: [DONE]\n\n".encode()) as url:
-        seen = closed_loop(asking(url), concurrency=1, requests=1, max_tokens=4)
-    assert dict(seen.errors) == {"an error in the stream": 2}
+        assert asked(url, 4) == "an error in the stream"
 
 
 def test_a_stream_that_breaks_off_is_no_answer() -> None:
     with serving(b'data: {"choices":[]}\n\n', whole=False) as url:
-        seen = closed_loop(asking(url), concurrency=1, requests=1, max_tokens=4)
-    assert dict(seen.errors) == {"disconnected": 2}
+        assert asked(url, 4) == "disconnected"
 
 
 def test_a_server_that_is_not_there() -> None:
-    seen = closed_loop(asking("http://127.0.0.1:9"), concurrency=2, requests=1, max_tokens=4)
-    assert seen == Streams(errors=seen.errors, seconds=seen.seconds, cpu_seconds=seen.cpu_seconds)
-    assert set(seen.errors) == {"disconnected"}
+    assert asked("http://127.0.0.1:9", 4) == "disconnected"
 
 
 def test_a_server_that_never_answers() -> None:
     with serving(b"", delay=30.0) as url:
-        seen = closed_loop(asking(url), concurrency=1, requests=1, max_tokens=4, timeout=0.2)
-    assert dict(seen.errors) == {"timed out": 2}
+        assert asked(url, 4, seconds=0.2) == "timed out"
 
 
 def test_prompts_differ_and_are_equally_long(mock: Mock) -> None:
@@ -115,15 +111,6 @@ def test_prompts_differ_and_are_equally_long(mock: Mock) -> None:
     }
     assert len(lengths) == 1
     assert varied_prompt(90, 7) == varied_prompt(90, 7)
-
-
-def _generated(url: str) -> int:
-    metrics = httpx.get(f"{url}/metrics").text
-    return sum(
-        round(float(line.rpartition(" ")[2]))
-        for line in metrics.splitlines()
-        if line.startswith("vllm:generation_tokens_total")
-    )
 
 
 @contextmanager

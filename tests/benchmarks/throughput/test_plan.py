@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.harness.benchmark import Parameters, Value
-from benchmarks.throughput.findings import ARMS_PHASE, DIRECT, OPEN, PREFILL, PROXY, PROXY_AGAIN, SWEEP
+from benchmarks.throughput.findings import ARMS_PHASE, DIRECT, PREFILL, PROXY, PROXY_AGAIN, SWEEP
 from benchmarks.throughput.measure import BENCHMARK
 from benchmarks.throughput.plan import FULL, LENGTHS, PRESETS, SHORT, SIZES, plan
 
@@ -52,7 +52,7 @@ def test_a_sweep_needs_no_proxy() -> None:
 def test_open_loops_have_seeds_of_their_own() -> None:
     chosen = plan(parameters(engine="mock"))
     closed = {run.number for run in [*chosen.warm_up(), *chosen.closed()]}
-    assert not closed & {run.number for run in chosen.opened(OPEN, chosen.arms, 3)}
+    assert not closed & {run.number for run in [*chosen.opened(), *chosen.fitted()]}
 
 
 def test_every_way_is_warmed_up_once() -> None:

@@ -16,7 +16,6 @@ from benchmarks.throughput.findings import (
     BATCH,
     DIRECT,
     OPEN,
-    OUTAGE,
     PROXY,
     PROXY_AGAIN,
     SWEEP,
@@ -55,7 +54,7 @@ def made(result: Result, *, kind: str = "vllm-cpu", lengths: Any = ((128, 32),),
         "points": [point(SWEEP, DIRECT, concurrency) for concurrency in (1, 8)] + [point(ARMS_PHASE, PROXY, 8)],
         "comparisons": [compared(PROXY, DIRECT, 0.5), compared(PROXY_AGAIN, PROXY, 1.0), compared(BATCH, PROXY, 0.8)],
         OPEN: [opened(DIRECT, 1.0), opened(PROXY, 1.0)],
-        OUTAGE: [opened("simple", 0.0), opened(BATCH, 1.0)],
+        "outage": [opened("simple", 0.0), opened(BATCH, 1.0)],
         "plan": {"lengths": [list(length) for length in lengths]},
     }
     base = {"benchmark": "throughput", "summary": summary, "parameters": {"workers": 1}}
@@ -89,14 +88,12 @@ def test_the_first_sentences_have_intervals_and_name_what_is_missing(result: Res
         "at once, 10% of the ceiling."
     )
     assert any("batch over proxy: 0.8 [0.72, 0.88]" in sentence for sentence in told)
-    assert "vllm-cpu small on 2-core-example, the collector away, 5 requests/s: simple answered 0%." in told
-    assert any("batch answered 100%, half of them within 20 ms." in sentence for sentence in told)
     assert told[-1] == stored.NOT_YET
     write_result(made(result, kind="vllm"), tmp_path)
     assert stored.NOT_YET not in stored.headlines(tmp_path)
 
 
-@pytest.mark.parametrize("draw", [figure.draw, figure.draw_sweep, figure.draw_arms, figure.draw_latency])
+@pytest.mark.parametrize("draw", [figure.draw, figure.draw_sweep, figure.draw_arms, figure.draw_open])
 def test_every_figure_says_when_where_and_that_the_weights_are_random(result: Result, draw: Any) -> None:
     drawn: Figure = draw(made(result))
     assert drawn._supxlabel is not None
@@ -110,11 +107,11 @@ def test_every_figure_says_when_where_and_that_the_weights_are_random(result: Re
 
 def test_a_figure_of_what_was_not_measured_is_refused(result: Result) -> None:
     empty = made(result)
-    empty.summary.update({"points": [], "comparisons": [], OPEN: [], OUTAGE: []})
+    empty.summary.update({"points": [], "comparisons": [], OPEN: [], "outage": []})
     for draw, missing in (
         (figure.draw_sweep, "no sweep"),
         (figure.draw_arms, "compares no arms"),
-        (figure.draw_latency, "no open loop"),
+        (figure.draw_open, "no open loop"),
     ):
         with pytest.raises(ValueError, match=missing):
             draw(empty)

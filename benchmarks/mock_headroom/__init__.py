@@ -1,1 +1,0 @@
-"""How much more can the mock serve than the proxy can ask of it?"""
