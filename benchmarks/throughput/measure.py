@@ -357,7 +357,7 @@ BENCHMARK = Benchmark(
         Parameter("open_share", 0.6, 0.01, "of what the slowest arm answers: the rate of the open loop"),
         Parameter("open_seconds", 10.0, 0.1, "length of an open-loop run"),
         WholeNumbers("counts", "1,2,4", 1, "of the phase workers: processes of a proxy"),
-        Parameter("rounds", worker_findings.MINIMUM_ROUNDS, 2, "of the phase workers, one block for each proxy"),
+        Parameter("rounds", 10, 2, "of the phase workers, one block for each proxy"),
         Parameter("block_seconds", 1.0, 0.05, "of the phase workers, for each block"),
         Parameter("limit_minutes", 0.0, 0.0, "no run begins later than this after the start of the runs; 0: no limit"),
         Parameter("seed", 0, 0, "of the order of runs, the prompts and the bootstrap"),

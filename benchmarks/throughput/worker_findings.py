@@ -26,7 +26,7 @@ PLAIN, AGAIN, DURABLE = PROXY_ARMS = ("plain", "again", "durable")
 """Without a callback, the same proxy asked again in the same round, and with the durable callback on one file."""
 MOCK, MOCK_AGAIN = "mock", "mock_again"
 COMPLETE, STREAMED = "plain", "streamed"
-MINIMUM_ROUNDS = 10
+MINIMUM_ROUNDS = 5
 TARGET = 5.0  # the mock's requests per second over those that the proxy asks
 
 _CONFIDENCE = 0.95
