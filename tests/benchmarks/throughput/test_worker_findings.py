@@ -14,7 +14,7 @@ from benchmarks.throughput.measure import BENCHMARK
 from benchmarks.throughput.worker_findings import COMPLETE, DURABLE, MOCK, MOCK_AGAIN, PROXY_ARMS, STREAMED, evaluate
 
 
-def made(rounds: int = 10, cores: float = 2.0) -> list[Sample]:
+def made(rounds: int = 5, cores: float = 2.0) -> list[Sample]:
     """100 requests a second for each of up to two workers, and a callback that takes a tenth of the CPU time more."""
     samples = list[Sample]()
     noise = random.Random(1)
