@@ -1,5 +1,6 @@
 # make run        executes the whole workbook headless          make lab        opens it in JupyterLab
-# make test       passes every test that needs no engine        make lock       resolves requirements.lock anew
+# make html       writes it as pages that open from disk        make lock       resolves requirements.lock anew
+# make test       passes every test that needs no engine        make notebooks  executes it and stores the outputs
 # make vllm-cpu   builds a real vLLM for this CPU (2.5 GB)      make vllm-gpu   builds one for a CUDA device
 # make test-vllm  passes the tests that need the engine         make lock-vllm  resolves the engines' locks anew
 # make record     records the engine's answers, for the mock    make test-soak  minutes of trouble and of mixed load
@@ -22,7 +23,7 @@ VLLM_GPU_VENV := .venv-vllm-gpu
 NO_WHEEL := No matching distribution found|Max retries exceeded|Temporary failure in name resolution
 OFFLINE := set -a; . support/deploy/offline.env; set +a;
 
-.PHONY: help env run test lint lab lock notebooks vllm-cpu vllm-gpu test-vllm test-soak record lock-vllm others lock-others clean
+.PHONY: help env run html test lint lab lock notebooks vllm-cpu vllm-gpu test-vllm test-soak record lock-vllm others lock-others clean
 help:
 	@sed -n '/^#/!q; s/^# //p' Makefile
 
@@ -40,6 +41,10 @@ $(VENV)/.complete: requirements.lock pyproject.toml
 
 run: env
 	@$(OFFLINE) $(BIN)/python -m workbook run
+
+# The stored notebooks and the documents as pages.
+html: env
+	@$(BIN)/python -m workbook html
 
 test: lint
 	@$(OFFLINE) $(BIN)/pytest -n 2 --dist loadfile -m "not engine and not soak" $(TESTS)

@@ -1,4 +1,4 @@
-"""``python -m workbook``: run, save and list the notebooks."""
+"""``python -m workbook``: run the notebooks, save and list them, and write them as pages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from workbook.notebooks import UsageError, all_notebooks, parameters_for, select
+from workbook.notebooks import Notebook, UsageError, all_notebooks, parameters_for, select
 from workbook.paths import BUILD_VARIABLE, build_dir
 from workbook.runner import RunFailed, cost_report, run
 from workbook.saving import save
@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     runs.add_argument("--cell-timeout", type=int, default=120, metavar="SECONDS", help="for each cell")
     commands.add_parser("save", parents=[chosen], help="store executed notebooks, normalised, in notebooks/")
+    commands.add_parser("html", parents=[chosen], help="write the stored notebooks as pages into build/html")
     commands.add_parser("list", help="show the notebooks in reading order")
     return parser
 
@@ -61,7 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 save(notebook)
                 print(f"{notebook.name}  saved")
             return 0
+        if arguments.command == "html":
+            print(_write_pages(chosen))
+            return 0
         values = parameters_for(chosen, dict(arguments.parameters))
+        print(f"{_expectation(chosen)}\n", flush=True)
         run(chosen, values, cell_timeout=arguments.cell_timeout)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -72,8 +77,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
-    print(f"\n{cost_report()}\n\nnotebooks, figures and ledger: {build_dir()}")
+    print("\nCalls of all notebooks, each at its notebook's prices, failures that were made on purpose among them:\n")
+    print(f"{cost_report()}\n\nnotebooks, figures and ledgers: {build_dir()}")
+    print(f"open in a browser: {_write_pages(chosen, build_dir() / 'notebooks')}")
     return 0
+
+
+def _expectation(chosen: Sequence[Notebook]) -> str:
+    """How long a run of these notebooks takes, and what it does meanwhile."""
+    seconds = [notebook.seconds_to_run() for notebook in chosen]
+    known = sum(each or 0 for each in seconds)
+    time = "" if None in seconds else f" It takes about {known} seconds on two quiet cores."
+    return (
+        f"Running {len(chosen)} notebook{'s' * (len(chosen) > 1)}.{time} At the end you can open the pages of this run."
+    )
+
+
+def _write_pages(chosen: Sequence[Notebook], executed: Path | None = None) -> Path:
+    from workbook.pages import write_pages  # nbconvert and Pillow, which the other commands do not need
+
+    return write_pages(chosen, executed)
 
 
 def _terminate(number: int, _frame: FrameType | None) -> None:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.text import Text
-from matplotlib.ticker import FixedFormatter
+from matplotlib.ticker import FixedLocator
 
 _MAX_LABELS = 16  # in one panel; a listener loses track of more
 
@@ -18,18 +18,18 @@ _MAX_LABELS = 16  # in one panel; a listener loses track of more
 def alt_text(figure: Figure) -> str:
     """Title, panels, axes, categories, labelled values and key of ``figure``, as sentences."""
     panels = [axes for axes in figure.axes if axes.get_visible()]
-    sentences = list(_of_texts([*([figure._suptitle] if figure._suptitle else []), *figure.texts]))
+    sentences = list(_of_texts(figure.texts))  # its title among them
     for number, axes in enumerate(panels, start=1):
         name = f"Panel {number} of {len(panels)}" if len(panels) > 1 else "Diagram"
         sentences.append(f"{name}: {'; '.join(_of_panel(axes))}")
     sentences += [f"Key: {', '.join(_of_texts(legend.get_texts()))}" for legend in figure.legends]
-    return " ".join(f"{sentence.rstrip('.')}." for sentence in sentences)
+    return " ".join(f"{sentence.rstrip('.;')}." for sentence in sentences)
 
 
 def show_with_alt_text() -> None:
     """Have IPython put the alternative text beside every figure that it shows; elsewhere nothing happens."""
     shell = get_ipython()
-    if shell is None:
+    if shell is None or shell.display_formatter is None:
         return
     plt.switch_backend(plt.get_backend())  # IPython registers its own printer now, and does not replace ours later
     printers = shell.display_formatter.formatters["image/png"]
@@ -42,9 +42,9 @@ def _of_panel(axes: Axes) -> Iterator[str]:
     titles = list(_of_texts(axes.title if side == "center" else getattr(axes, f"_{side}_title") for side in _SIDES))
     yield from titles
     for name, axis in (("across", axes.xaxis), ("up", axes.yaxis)):
-        formatter = axis.get_major_formatter()
-        categories = [_plain(word) for word in formatter.seq if word] if isinstance(formatter, FixedFormatter) else []
-        words = [*_of_texts([axis.label]), *([", ".join(categories)] if categories else [])]
+        places, words = axis.get_major_locator(), list(_of_texts([axis.label]))
+        if isinstance(places, FixedLocator):
+            words += filter(None, map(_plain, axis.get_major_formatter().format_ticks(places())))
         if words:
             yield f"{name}: {', '.join(words)}"
     labels = list(_of_texts(axes.texts))

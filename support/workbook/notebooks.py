@@ -14,6 +14,9 @@ import papermill
 
 from workbook.paths import NOTEBOOKS
 
+_WORDS_A_MINUTE = 200
+_LINES_A_MINUTE = 12
+
 Value = bool | int | float | str | list[Any] | dict[str, Any] | None
 
 
@@ -59,6 +62,18 @@ class Notebook:
                 if cell.cell_type == "markdown" and line.startswith("# "):
                     return str(line.removeprefix("# ").strip())
         return self.name
+
+    def minutes_to_read(self) -> int:
+        """An estimate: 200 words or 12 lines of code a minute."""
+        cells = nbformat.read(self.path, as_version=4).cells
+        words = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
+        lines = sum(len(cell.source.splitlines()) for cell in cells if cell.cell_type == "code")
+        return round(words / _WORDS_A_MINUTE + lines / _LINES_A_MINUTE)
+
+    def seconds_to_run(self) -> int | None:
+        """As measured on two quiet cores (``notebooks/seconds.json``); None for a notebook that nobody has measured."""
+        seconds: dict[str, int] = json.loads((NOTEBOOKS / "seconds.json").read_text(encoding="utf-8"))
+        return seconds.get(self.name)
 
     def parameters(self) -> dict[str, Parameter]:
         """The notebook's parameters by name; empty when it has no such cell."""
