@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _expectation(chosen: Sequence[Notebook]) -> str:
     """How long a run of these notebooks takes, and what it does meanwhile."""
-    seconds = [notebook.seconds_to_run() for notebook in chosen]
+    seconds = [notebook.about()["seconds"] for notebook in chosen]
     known = sum(each or 0 for each in seconds)
     time = "" if None in seconds else f" It takes about {known} seconds on two quiet cores."
     return (

@@ -70,10 +70,11 @@ class Notebook:
         lines = sum(len(cell.source.splitlines()) for cell in cells if cell.cell_type == "code")
         return round(words / _WORDS_A_MINUTE + lines / _LINES_A_MINUTE)
 
-    def seconds_to_run(self) -> int | None:
-        """As measured on two quiet cores (``notebooks/seconds.json``); None for a notebook that nobody has measured."""
-        seconds: dict[str, int] = json.loads((NOTEBOOKS / "seconds.json").read_text(encoding="utf-8"))
-        return seconds.get(self.name)
+    def about(self) -> dict[str, Any]:
+        """Its line of ``contents.json``: ``outcome`` for the reader, ``seconds`` of the run that was saved last."""
+        contents = self.path.with_name("contents.json")
+        known = json.loads(contents.read_text(encoding="utf-8")) if contents.exists() else {}
+        return {"outcome": "", "seconds": None, **known.get(self.name, {})}
 
     def parameters(self) -> dict[str, Parameter]:
         """The notebook's parameters by name; empty when it has no such cell."""

@@ -76,8 +76,9 @@ def write_pages(notebooks: Sequence[Notebook], executed: Path | None = None) -> 
     (html / "search.js").write_text(f"const SECTIONS = {json.dumps(sections)};\n", encoding="utf-8")
     (html / "style.css").write_text(_style(), encoding="utf-8")
     cards = [
-        {"href": page.href(), "title": page.title, "name": page.source.name, "minutes": page.minutes, **_picture(page)}
-        for page in lessons
+        {"href": page.href(), "title": page.title, "minutes": page.minutes, "name": notebook.name, **_picture(page)}
+        | {"outcome": notebook.about()["outcome"].replace("`", "")}
+        for notebook, page in zip(notebooks, lessons, strict=True)
     ]
     documents = [{"href": page.href(), "title": page.title} for page in pages.values() if page not in lessons]
     contents = _templates.get_template("index.html.j2").render(title=_TITLE, lessons=cards, documents=documents)
@@ -88,7 +89,7 @@ def write_pages(notebooks: Sequence[Notebook], executed: Path | None = None) -> 
 def _lesson(notebook: Notebook, folder: Path) -> _Page:
     content = nbformat.read(folder / notebook.path.name, as_version=4)
     body, _ = HTMLExporter(template_name="basic").from_notebook_node(content)  # type: ignore[no-untyped-call]
-    seconds = notebook.seconds_to_run()
+    seconds = notebook.about()["seconds"]
     minutes = f"{notebook.minutes_to_read()} min to read" + (f", {seconds} s to run" if seconds else "")
     return _page(notebook.path, Path(f"{notebook.name}.html"), body, minutes)
 
