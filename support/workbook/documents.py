@@ -15,19 +15,22 @@ _BEGIN, _END = "<!-- this table is written by `make docs` -->", "<!-- end of the
 def settings_table() -> str:
     """The plugin's settings as Markdown, in the order of the code."""
     defaults = [f"`{each.default}`" if re.fullmatch(r"[^\s`]+", each.default) else each.default for each in VARIABLES]
-    rows = [f"| `{each.name}` | {each.meaning} | {default} |" for each, default in zip(VARIABLES, defaults, strict=True)]
+    rows = [
+        f"| `{each.name}` | {each.meaning} | {default} |" for each, default in zip(VARIABLES, defaults, strict=True)
+    ]
     return "\n".join(["| Variable | Meaning | Default |", "| --- | --- | --- |", *rows])
 
 
 def notebooks_table() -> str:
     """The notebooks as Markdown: title, what the reader has at the end, minutes to read, seconds to run."""
-    rows = []
-    for notebook in all_notebooks():
-        link = f"[{notebook.name[:2]} {notebook.title}](notebooks/{notebook.path.name})"
+    known = {notebook.name[:2]: notebook for notebook in all_notebooks()}
+    rows = ["| Notebook | At its end you have | Read, min | Run, s |", "| --- | --- | --- | --- |"]
+    for number, notebook in known.items():
         about = notebook.about()
-        rows.append(f"| {link} | {about['outcome']} | {notebook.minutes_to_read()} | {about['seconds']} |")
-    head = ["| Notebook | At its end you have | Read, min | Run, s |", "| --- | --- | --- | --- |"]
-    return "\n".join([*head, *rows])
+        title = f"[{number} {notebook.title}][{number}]"
+        rows.append(f"| {title} | {about['outcome']} | {notebook.minutes_to_read()} | {about['seconds']} |")
+    targets = [f"[{number}]: notebooks/{notebook.path.name}" for number, notebook in known.items()]
+    return "\n".join([*rows, "", *targets])
 
 
 TABLES = {ROOT / "README.md": notebooks_table, ROOT / "docs/operate/settings.md": settings_table}
