@@ -13,6 +13,7 @@ import nbformat
 import pytest
 
 from workbook.documents import TABLES, with_table
+from workbook.notebooks import all_notebooks
 from workbook.pages import anchor
 from workbook.paths import ROOT
 
@@ -91,6 +92,16 @@ def test_it_fits(name: str, most: int) -> None:
 @pytest.mark.parametrize("document", TABLES, ids=lambda path: path.name)
 def test_a_generated_table_is_that_of_the_code(document: Path) -> None:
     assert text_of(document) == with_table(text_of(document), TABLES[document]()), "run `make docs`"
+
+
+def test_a_document_without_marks_has_no_place_for_a_table() -> None:
+    with pytest.raises(ValueError, match="the document needs one"):
+        with_table("# Settings\n", "| a |")
+
+
+def test_every_notebook_says_what_its_reader_has_at_the_end() -> None:
+    for notebook in all_notebooks():
+        assert all(notebook.about().values()), notebook.name
 
 
 def test_every_make_target_of_the_documents_exists() -> None:

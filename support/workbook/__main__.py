@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     runs.add_argument("--cell-timeout", type=int, default=120, metavar="SECONDS", help="for each cell")
     commands.add_parser("save", parents=[chosen], help="store executed notebooks, normalised, in notebooks/")
-    commands.add_parser("html", parents=[chosen], help="write the stored notebooks as pages into build/html")
+    commands.add_parser("html", help="write the stored notebooks and the documents as pages into build/html")
     commands.add_parser("list", help="show the notebooks in reading order")
     return parser
 
@@ -54,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             for notebook in known:
                 print(f"{notebook.name:<28} {notebook.title}")
             return 0
+        if arguments.command == "html":
+            print(_write_pages(known))
+            return 0
         if arguments.build:
             os.environ[BUILD_VARIABLE] = str(arguments.build.absolute())
         chosen = select(arguments.notebooks, known)
@@ -61,9 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             for notebook in chosen:
                 save(notebook)
                 print(f"{notebook.name}  saved")
-            return 0
-        if arguments.command == "html":
-            print(_write_pages(chosen))
             return 0
         values = parameters_for(chosen, dict(arguments.parameters))
         print(f"{_expectation(chosen)}\n", flush=True)
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
     print("\nCalls of all notebooks, each at its notebook's prices, failures that were made on purpose among them:\n")
     print(f"{cost_report()}\n\nnotebooks, figures and ledgers: {build_dir()}")
-    print(f"open in a browser: {_write_pages(chosen, build_dir() / 'notebooks')}")
+    print(f"open in a browser: {_write_pages(chosen, executed=chosen)}")
     return 0
 
 
@@ -93,10 +93,12 @@ def _expectation(chosen: Sequence[Notebook]) -> str:
     )
 
 
-def _write_pages(chosen: Sequence[Notebook], executed: Path | None = None) -> Path:
+def _write_pages(chosen: Sequence[Notebook], executed: Sequence[Notebook] = ()) -> Path:
+    """All pages of the workbook, for a link may lead to any of them; notebooks from elsewhere have pages alone."""
     from workbook.pages import write_pages  # nbconvert and Pillow, which the other commands do not need
 
-    return write_pages(chosen, executed)
+    known = all_notebooks()
+    return write_pages(known if set(chosen) <= set(known) else chosen, executed)
 
 
 def _terminate(number: int, _frame: FrameType | None) -> None:

@@ -11,7 +11,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -49,15 +49,17 @@ class _Page:
         return Path(os.path.relpath(self.place, start)).as_posix()
 
 
-def write_pages(notebooks: Sequence[Notebook], executed: Path | None = None) -> Path:
+def write_pages(notebooks: Sequence[Notebook], executed: Collection[Notebook] = ()) -> Path:
     """Write ``build/html`` anew and return its ``index.html``.
 
-    ``executed`` is a folder with copies of ``notebooks`` that have outputs of their own; without it the stored
-    outputs are shown.
+    Those of ``notebooks`` that are also in ``executed`` have the outputs of their copies in ``build/notebooks``, the
+    others their stored ones.
     """
     html = build_dir() / "html"
     rmtree(html, ignore_errors=True)
-    lessons = [_lesson(notebook, executed or notebook.path.parent) for notebook in notebooks]
+    run = build_dir() / "notebooks"
+    exporter = HTMLExporter(template_name="basic")  # type: ignore[no-untyped-call]
+    lessons = [_lesson(exporter, each, run if each in executed else each.path.parent) for each in notebooks]
     pages = {page.source: page for page in [*lessons, *map(_document, _documents())]}
     copies: set[Path] = set()
     for page in pages.values():
@@ -86,9 +88,9 @@ def write_pages(notebooks: Sequence[Notebook], executed: Path | None = None) -> 
     return _write(html, index)
 
 
-def _lesson(notebook: Notebook, folder: Path) -> _Page:
+def _lesson(exporter: HTMLExporter, notebook: Notebook, folder: Path) -> _Page:
     content = nbformat.read(folder / notebook.path.name, as_version=4)
-    body, _ = HTMLExporter(template_name="basic").from_notebook_node(content)  # type: ignore[no-untyped-call]
+    body, _ = exporter.from_notebook_node(content)
     seconds = notebook.about()["seconds"]
     minutes = f"{notebook.minutes_to_read()} min to read" + (f", {seconds} s to run" if seconds else "")
     return _page(notebook.path, Path(f"{notebook.name}.html"), body, minutes)

@@ -45,8 +45,8 @@ def save(notebook: Notebook) -> None:
         raise UsageError(f"{notebook.name} has not been run: no {shown(executed_path)}")
     executed = nbformat.read(executed_path, as_version=4)
     _require_complete(notebook, executed, executed_path)
+    _keep_seconds(notebook, executed)  # first: normalising takes run times out
     _write(notebook.path, normalised(executed))
-    _keep_seconds(notebook, executed)
 
 
 def _keep_seconds(notebook: Notebook, executed: nbformat.NotebookNode) -> None:
