@@ -44,7 +44,7 @@ def _of_panel(axes: Axes) -> Iterator[str]:
     for name, axis in (("across", axes.xaxis), ("up", axes.yaxis)):
         places, words = axis.get_major_locator(), list(_of_texts([axis.label]))
         if isinstance(places, FixedLocator):
-            words += filter(None, map(_plain, axis.get_major_formatter().format_ticks(places())))
+            words += filter(None, map(_plain, axis.get_major_formatter().format_ticks(list(places()))))
         if words:
             yield f"{name}: {', '.join(words)}"
     labels = list(_of_texts(axes.texts))

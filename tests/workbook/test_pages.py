@@ -30,6 +30,15 @@ LOOK = """({
   ink: getComputedStyle(document.body).color,
 })"""
 
+SEARCH = """
+document.getElementById("words").value = "Mitigated nobody";
+document.getElementById("words").dispatchEvent(new Event("input"));
+const none = document.querySelectorAll("#found a").length;
+document.getElementById("words").value = "401 bearer";
+document.getElementById("words").dispatchEvent(new Event("input"));
+[none, ...[...document.querySelectorAll("#found a")].map(link => link.textContent)]
+"""
+
 
 class Browser:
     """Chromium, spoken to through a pair of pipes (--remote-debugging-pipe), so that it needs no network device."""
@@ -80,7 +89,10 @@ class Browser:
         self.ask("Page.navigate", url=page.as_uri())
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._message())
-        return self.ask("Runtime.evaluate", expression=LOOK, returnByValue=True)["result"]["value"]  # type: ignore[no-any-return]
+        return self.evaluate(LOOK)  # type: ignore[no-any-return]
+
+    def evaluate(self, expression: str) -> Any:
+        return self.ask("Runtime.evaluate", expression=expression, returnByValue=True)["result"]["value"]
 
     def close(self) -> None:
         os.close(self._writing)  # chromium ends with its pipe
@@ -94,6 +106,7 @@ class Seen:
 
     pages: dict[Path, dict[str, Any]]
     dark: dict[str, Any]
+    found: list[Any]
     trouble: list[str]
     html: Path
 
@@ -114,7 +127,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
             trouble += [f"{page.name}: {each}" for each in map(complaint, browser.events) if each]
         dark = [{"name": "prefers-color-scheme", "value": "dark"}]
         browser.ask("Emulation.setEmulatedMedia", features=dark)
-        yield Seen(pages, browser.look(html / "index.html"), trouble, html)
+        contents = browser.look(html / "index.html")
+        yield Seen(pages, contents, browser.evaluate(SEARCH), trouble, html)
 
 
 def complaint(event: dict[str, Any]) -> str:
@@ -156,6 +170,12 @@ def test_every_picture_shows_and_has_a_text_of_its_own(seen: Seen) -> None:
 
 def test_no_page_is_wider_than_a_narrow_window(seen: Seen) -> None:
     assert {page.name: sight["wider"] for page, sight in seen.pages.items() if sight["wider"] > 0} == {}
+
+
+def test_the_search_finds_sections_by_their_words(seen: Seen) -> None:
+    none, *sections = seen.found
+    assert none == 0
+    assert "Troubleshooting: The proxy returns 401 on every request" in sections
 
 
 def test_text_is_light_in_the_dark(seen: Seen) -> None:
