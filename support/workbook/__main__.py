@@ -87,7 +87,7 @@ def _expectation(chosen: Sequence[Notebook]) -> str:
     """How long a run of these notebooks takes, and what it does meanwhile."""
     seconds = [notebook.about()["seconds"] for notebook in chosen]
     known = sum(each or 0 for each in seconds)
-    time = "" if None in seconds else f" It takes about {known} seconds on two quiet cores."
+    time = "" if None in seconds else f" When their outputs were saved last, it took {known} seconds."
     return (
         f"Running {len(chosen)} notebook{'s' * (len(chosen) > 1)}.{time} At the end you can open the pages of this run."
     )
