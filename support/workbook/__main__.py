@@ -1,4 +1,4 @@
-"""``python -m workbook``: run, save and list the notebooks."""
+"""``python -m workbook``: run the notebooks, save and list them, and write them as pages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from workbook.notebooks import UsageError, all_notebooks, parameters_for, select
+from workbook.notebooks import Notebook, UsageError, all_notebooks, parameters_for, select
 from workbook.paths import BUILD_VARIABLE, build_dir
 from workbook.runner import RunFailed, cost_report, run
 from workbook.saving import save
@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     runs.add_argument("--cell-timeout", type=int, default=120, metavar="SECONDS", help="for each cell")
     commands.add_parser("save", parents=[chosen], help="store executed notebooks, normalised, in notebooks/")
+    commands.add_parser("html", help="write the stored notebooks and the documents as pages into build/html")
     commands.add_parser("list", help="show the notebooks in reading order")
     return parser
 
@@ -53,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             for notebook in known:
                 print(f"{notebook.name:<28} {notebook.title}")
             return 0
+        if arguments.command == "html":
+            print(_write_pages(known))
+            return 0
         if arguments.build:
             os.environ[BUILD_VARIABLE] = str(arguments.build.absolute())
         chosen = select(arguments.notebooks, known)
@@ -62,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"{notebook.name}  saved")
             return 0
         values = parameters_for(chosen, dict(arguments.parameters))
+        print(f"{_expectation(chosen)}\n", flush=True)
         run(chosen, values, cell_timeout=arguments.cell_timeout)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -72,8 +77,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
-    print(f"\n{cost_report()}\n\nnotebooks, figures and ledger: {build_dir()}")
+    print("\nCalls of all notebooks, each at its notebook's prices, failures that were made on purpose among them:\n")
+    print(f"{cost_report()}\n\nnotebooks, figures and ledgers: {build_dir()}")
+    print(f"open in a browser: {_write_pages(chosen, executed=chosen)}")
     return 0
+
+
+def _expectation(chosen: Sequence[Notebook]) -> str:
+    """How long a run of these notebooks takes, and what it does meanwhile."""
+    seconds = [notebook.about()["seconds"] for notebook in chosen]
+    known = sum(each or 0 for each in seconds)
+    time = "" if None in seconds else f" When their outputs were saved last, it took {known} seconds."
+    return (
+        f"Running {len(chosen)} notebook{'s' * (len(chosen) > 1)}.{time} At the end you can open the pages of this run."
+    )
+
+
+def _write_pages(chosen: Sequence[Notebook], executed: Sequence[Notebook] = ()) -> Path:
+    """All pages of the workbook, for a link may lead to any of them; notebooks from elsewhere have pages alone."""
+    from workbook.pages import write_pages  # nbconvert and Pillow, which the other commands do not need
+
+    known = all_notebooks()
+    return write_pages(known if set(chosen) <= set(known) else chosen, executed)
 
 
 def _terminate(number: int, _frame: FrameType | None) -> None:

@@ -21,6 +21,7 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from workbook.alt_text import show_with_alt_text
 from workbook.paths import build_dir
 from workbook.traces import PHASES
 
@@ -340,3 +341,6 @@ def _lanes(begin: Sequence[float], length: Sequence[float]) -> list[int]:
         free_at[lane : lane + 1] = [start + duration]
         lanes.append(lane)
     return lanes
+
+
+show_with_alt_text()

@@ -14,6 +14,9 @@ import papermill
 
 from workbook.paths import NOTEBOOKS
 
+_WORDS_A_MINUTE = 200
+_LINES_A_MINUTE = 12
+
 Value = bool | int | float | str | list[Any] | dict[str, Any] | None
 
 
@@ -59,6 +62,19 @@ class Notebook:
                 if cell.cell_type == "markdown" and line.startswith("# "):
                     return str(line.removeprefix("# ").strip())
         return self.name
+
+    def minutes_to_read(self) -> int:
+        """An estimate: 200 words or 12 lines of code a minute."""
+        cells = nbformat.read(self.path, as_version=4).cells
+        words = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
+        lines = sum(len(cell.source.splitlines()) for cell in cells if cell.cell_type == "code")
+        return round(words / _WORDS_A_MINUTE + lines / _LINES_A_MINUTE)
+
+    def about(self) -> dict[str, Any]:
+        """Its line of ``contents.json``: ``outcome`` for the reader, ``seconds`` of the run that was saved last."""
+        contents = self.path.with_name("contents.json")
+        known = json.loads(contents.read_text(encoding="utf-8")) if contents.exists() else {}
+        return {"outcome": "", "seconds": None, **known.get(self.name, {})}
 
     def parameters(self) -> dict[str, Parameter]:
         """The notebook's parameters by name; empty when it has no such cell."""

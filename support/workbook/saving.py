@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -43,7 +45,19 @@ def save(notebook: Notebook) -> None:
         raise UsageError(f"{notebook.name} has not been run: no {shown(executed_path)}")
     executed = nbformat.read(executed_path, as_version=4)
     _require_complete(notebook, executed, executed_path)
+    _keep_seconds(notebook, executed)  # first: normalising takes run times out
     _write(notebook.path, normalised(executed))
+
+
+def _keep_seconds(notebook: Notebook, executed: nbformat.NotebookNode) -> None:
+    """Note how long the run took, rounded up to five seconds, so that small differences change no file."""
+    path = notebook.path.with_name("contents.json")
+    contents = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    duration = executed.metadata.get("papermill", {}).get("duration")
+    if notebook.name in contents and duration:
+        contents[notebook.name]["seconds"] = 5 * math.ceil(duration / 5)
+        lines = [f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in contents.items()]
+        _write(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def keep_stored_outputs(model: dict[str, Any], path: str, contents_manager: Any, **_: Any) -> None:

@@ -147,6 +147,16 @@ def links_resolve(page: Page) -> list[str]:
     return [f"nothing at {target}" for target in local if not (page.path.parent / target).exists()]
 
 
+def described_figures(page: Page) -> list[str]:
+    figures = [output for output in page.outputs if "image/png" in output.get("data", {})]
+    texts = [output.metadata.get("image/png", {}).get("alt", "") for output in figures]
+    return [
+        f"figure {n} has no alternative text of its own: {text!r}"
+        for n, text in enumerate(texts, 1)
+        if not text or texts.count(text) > 1
+    ]
+
+
 def unique_ids(page: Page) -> list[str]:
     ids = Counter(cell.get("id") for cell in page.content.cells)
     return [f"cell id {name!r} is used {count} times" for name, count in ids.items() if count > 1 or not name]
@@ -172,6 +182,7 @@ RULES: list[Callable[[Page], list[str]]] = [
     recap,
     link_to_the_next,
     links_resolve,
+    described_figures,
     unique_ids,
     as_saved,
 ]
@@ -278,6 +289,7 @@ BREAKS: list[tuple[Callable[[Page], list[str]], Callable[[Page], None]]] = [
     (recap, change_cell(3, source="print(calls)")),
     (link_to_the_next, change_cell(4, source="The end.")),
     (links_resolve, change_cell(4, source="[gone](gone.ipynb)")),
+    (described_figures, add_output(new_output("display_data", data={"image/png": "AA=="}))),
     (unique_ids, lambda page: page.content.cells[1].update(id=page.content.cells[0].id)),
     (as_saved, write_with_run_times),
 ]

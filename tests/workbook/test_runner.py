@@ -46,12 +46,18 @@ def test_it_executes_in_order_and_reports_the_cost(build: Path, notebook: Callab
 
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("[1/2] 01_first  passed in ")
-    assert lines[1].startswith("[2/2] 02_second  passed in ")
-    assert " ".join(lines[3].split()) == "tenant model calls failures prompt tokens completion tokens cost (USD)"
-    assert lines[4].split() == ["acme", "m", "2", "0", "14", "6", "0.000024690"]
-    assert lines[5].split() == ["total", "2", "0", "14", "6", "0.000024690"]
-    assert lines[-1] == f"notebooks, figures and ledger: {build}"
+    assert lines[0] == "Running 2 notebooks. At the end you can open the pages of this run."
+    assert lines[2].startswith("[1/2] 01_first  passed in ")
+    assert lines[3].startswith("[2/2] 02_second  passed in ")
+    assert lines[5].startswith("Calls of all notebooks")
+    assert " ".join(lines[7].split()) == "tenant model calls failures prompt tokens completion tokens cost (USD)"
+    assert lines[8].split() == ["acme", "m", "2", "0", "14", "6", "0.000024690"]
+    assert lines[9].split() == ["total", "2", "0", "14", "6", "0.000024690"]
+    assert lines[-2] == f"notebooks, figures and ledgers: {build}"
+    assert lines[-1] == f"open in a browser: {build / 'html' / 'index.html'}"
+    page = (build / "html" / "02_second.html").read_text(encoding="utf-8")
+    assert str(second.parent) in page, "the outputs of this run"
+    assert '<a rel="prev" href="01_first.html">' in page
     executed = nbformat.read(build / "notebooks" / "02_second.ipynb", as_version=4)
     assert executed.cells[1].outputs[0].text == f"{second.parent}\n{sys.executable}\n"
     assert not (build / "ledger" / "of_an_earlier_run.jsonl").exists()
@@ -186,7 +192,8 @@ def test_a_run_that_began_with_sigint_ignored_goes_on_and_ends_with_sigterm(
     eventually(first.exists, "the first cell")
     os.kill(run.pid, signal.SIGINT)
     second.touch()
-    assert run.stdout.readline().startswith("[1/2] 01_first  passed")
+    said = [run.stdout.readline() for _ in range(3)]  # how long it takes, an empty line, the first notebook
+    assert said[-1].startswith("[1/2] 01_first  passed")
     os.kill(run.pid, signal.SIGTERM)
     assert run.wait(60) == 128 + signal.SIGTERM
 

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +33,17 @@ def test_a_saved_notebook_has_outputs_and_nothing_of_the_machine(sample: Noteboo
     assert saved.metadata.kernelspec.name == "python3"
     nbformat.validate(saved)
     assert normalised(saved) == text  # saving again changes nothing
+
+
+def test_saving_notes_how_long_the_run_took_where_the_notebook_is_listed(sample: Notebook) -> None:
+    contents = sample.path.with_name("contents.json")
+    contents.write_text('{"01_first": {"outcome": "a sum"}, "02_second": {"outcome": "more", "seconds": 70}}')
+    run([sample], {}, cell_timeout=60)
+    save(sample)
+    assert sample.about()["seconds"] % 5 == 0
+    assert sample.about()["seconds"] > 0
+    saved = json.loads(contents.read_text())
+    assert (saved["01_first"]["outcome"], saved["02_second"]["seconds"]) == ("a sum", 70)
 
 
 def test_two_runs_save_the_same_bytes(sample: Notebook) -> None:
