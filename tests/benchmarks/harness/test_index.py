@@ -94,7 +94,7 @@ def test_an_index_never_loses_a_result(tmp_path: Path, result: Result) -> None:
     (tmp_path / INDEX).write_text(index(tmp_path))
     assert len(known(tmp_path)) == 2
     third = write_result(result, tmp_path)
-    assert index(tmp_path).count(third.name) == 2  # more of them are welcome
+    assert index(tmp_path).count(third.name) == 3  # more of them are welcome
     second.write_text(third.read_text())
     with pytest.raises(ResultError, match=r"example-2\.json: changed; get it back"):
         index(tmp_path)
@@ -116,7 +116,8 @@ def test_what_is_superseded_is_listed_with_its_reason_and_shown_no_more(tmp_path
     assert newest_result("example", tmp_path)[0] == new
     assert f"superseded by {new.name}, because: it was a rehearsal" in index(tmp_path)
     supersede(tmp_path, f'["{old.relative_to(tmp_path)}"]\nbecause = "nobody asked"\n')
-    assert "| withdrawn, because: nobody asked |" in index(tmp_path)
+    assert "| withdrawn |" in index(tmp_path)
+    assert ": withdrawn, because: nobody asked\n" in index(tmp_path)
 
 
 @pytest.mark.parametrize(
