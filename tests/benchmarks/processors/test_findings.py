@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.harness.results import RESULTS, Result, load_result
+from benchmarks.harness.results import Result, current_results, load_result
 from benchmarks.harness.rounds import Sample
 from benchmarks.processors.figure import draw, draw_losses
 from benchmarks.processors.findings import losses as evaluate
@@ -79,7 +79,7 @@ def test_faults(changed: dict[str, Any], parameters: dict[str, Any], fault: str)
 
 
 def test_stored_results_say_what_their_samples_say() -> None:
-    for path in sorted(RESULTS.glob("*/*-span_losses*.json")):
+    for path in (path for path in current_results() if "-span_losses" in path.name):
         stored = load_result(path)
         again = evaluate(stored.samples, stored.parameters)
         assert again.findings[:-1] == stored.findings[:-1]

@@ -51,7 +51,7 @@ def changed(**values: Any) -> list[Sample]:
 
 
 def test_a_clear_case() -> None:
-    found = evaluate(made(), cores=2)
+    found = evaluate(made(rounds=12), cores=2)
     assert found.faults == []
     rows = {(row["workers"], row["arm"]): row for row in found.summary["rows"]}
     assert rows[2, DURABLE]["over_one"]["median"] == pytest.approx(2, rel=0.02)
@@ -65,7 +65,7 @@ def test_a_clear_case() -> None:
 
 
 def test_the_mock_serves_more_than_the_proxy_asks_or_it_is_told() -> None:
-    found = evaluate(made(), cores=2)
+    found = evaluate(made(rounds=12), cores=2)
     plain, streamed = (found.summary["headroom"][answer] for answer in (COMPLETE, STREAMED))
     assert plain["requests_per_second_mock_over_proxy"]["median"] == pytest.approx(10, rel=0.02)
     assert streamed["requests_per_second_mock_over_proxy"]["median"] == pytest.approx(3, rel=0.02)
