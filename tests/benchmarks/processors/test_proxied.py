@@ -14,6 +14,7 @@ from workbook.paths import BUILD_VARIABLE
 RUNS = [(processor, scenario) for scenario in ("kill", "503") for processor in ("batch", "durable")]
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(300)
 def test_a_kill_and_an_outage_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The batch loses what it holds when it is killed; the file loses nothing that was written to it."""

@@ -11,6 +11,7 @@ from benchmarks.harness.results import load_result
 from workbook.paths import BUILD_VARIABLE
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(300)
 def test_two_workers_on_one_ledger_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(BUILD_VARIABLE, str(tmp_path / "build"))
