@@ -93,10 +93,10 @@ def index(root: Path = RESULTS, until: str | None = None) -> str:
         result, name = load_result(path), path.relative_to(root).as_posix()
         seals[name] = str(json.loads(path.read_bytes())["sha256"])[:12]
         commit = f"`{(result.code.commit or 'not known')[:12]}`{', changed' if result.code.dirty else ''}"
-        status, _, why = _status(result, gone.get(path)).partition(": ")
-        if why:
-            reasons.append(textwrap.fill(f"- {name}: {status}: {why}", 150, subsequent_indent="  ") + "\n")
-        cells = [f"[{name}]", f"{result.started:%Y-%m-%d %H:%M}", status.split(",")[0].split(" by ")[0], commit]
+        status, reason = _status(result, gone.get(path))
+        if reason:
+            reasons.append(textwrap.fill(f"- {name}: {reason}", 150, subsequent_indent="  ") + "\n")
+        cells = [f"[{name}]", f"{result.started:%Y-%m-%d %H:%M}", status, commit]
         rows.append(f"| {' | '.join([*cells, _distance(result, at), f'`{seals[name]}`'])} |\n")
     for name, seal in known(root).items():
         if seals.get(name) != seal:
@@ -117,8 +117,12 @@ def counted_until(root: Path = RESULTS) -> str | None:
     return found[1] if found else None
 
 
-def _status(result: Result, gone: dict[str, str] | None) -> str:
+def _status(result: Result, gone: dict[str, str] | None) -> tuple[str, str]:
+    """In a word, and in a sentence where the result is not for quoting."""
+    if gone is not None and "by" in gone:
+        return "superseded", f"superseded by {Path(gone['by']).name}, because: {gone['because']}"
     if gone is not None:
-        by = f"superseded by {Path(gone['by']).name}" if "by" in gone else "withdrawn"
-        return f"{by}, because: {gone['because']}"
-    return "for quoting" if result.validity.valid else f"not for quoting: {result.validity.reasons[0]}"
+        return "withdrawn", f"withdrawn, because: {gone['because']}"
+    if result.validity.valid:
+        return "for quoting", ""
+    return "not for quoting", f"not for quoting: {result.validity.reasons[0]}"
