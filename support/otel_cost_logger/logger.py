@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import litellm
 from litellm.constants import LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL
@@ -230,8 +230,7 @@ class OtelCostLogger(CustomLogger):
             deployed(passage, kwargs)
             await passage.admit(passage)  # with LiteLLM's own keys it is known only now whose call it is
         try:
-            translated = passage is not None and passage.road.kind == TRANSLATED
-            request = with_stream_usage(kwargs, call_type, behind_proxy=behind_proxy(), always=translated)
+            request = with_stream_usage(kwargs, call_type, behind_proxy=behind_proxy(), always=_is_translated(passage))
             progress_in(details_of(kwargs)).begin_attempt(request.get("stream_options"))
             return with_trace_context(request, self._provider().id_generator) if self._settings.propagate else request
         except Exception:
@@ -365,7 +364,7 @@ class OtelCostLogger(CustomLogger):
             record = self._build(kwargs, response, start, end, passage, failed=True)
             key = _reported_key(passage, kwargs)
             # The call that LiteLLM makes of such a request is reported, each time, and then the request.
-            translated = passage is not None and passage.road.kind == TRANSLATED and passage.key is not None
+            translated = _is_translated(passage)
             if translated:
                 record = _with_failure(self._pending.settle(key), record, progress_of(kwargs).attempts)
             if translated or _may_be_retried(kwargs):
@@ -379,8 +378,8 @@ class OtelCostLogger(CustomLogger):
 
     def _hung_up(self, call: _Call, ended_ns: int) -> None:
         _, passage = call
-        translated = passage is not None and passage.road.kind == TRANSLATED  # of which no hook says that it failed
-        failure = self._pending.settle(passage.key) if passage is not None and translated else None
+        # No hook says that such a request has failed.
+        failure = self._pending.settle(passage.key) if _is_translated(passage) else None
         self._guarded(lambda: self._emit_all([failure or self._unreported(call, ended_ns)]))
 
     def _stopped(self) -> None:
@@ -523,10 +522,15 @@ def _is_the_nets(passage: Passage, kwargs: Any) -> bool:
 
 def _reported_key(passage: Passage | None, kwargs: Any) -> Hashable:
     """Under which a call is in flight: where LiteLLM makes a call of its own of a request, the request's."""
-    if passage is not None and passage.road.kind == TRANSLATED and passage.key is not None:
+    if _is_translated(passage):
         key: Hashable = passage.key
         return key
     return _call_key(kwargs)
+
+
+def _is_translated(passage: Passage | None) -> TypeGuard[Passage]:
+    """True for a request of which LiteLLM makes a call of its own, and reports both."""
+    return passage is not None and passage.road.kind == TRANSLATED and passage.key is not None
 
 
 def _with_failure(first: CallRecord | None, second: CallRecord, attempts: int) -> CallRecord:
