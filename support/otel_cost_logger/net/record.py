@@ -68,13 +68,14 @@ def record_of_passage(passage: Passage, answer: Answer, book: PriceBook | None) 
     deployment = passage.deployment or deployment_of(model, served)
     identity = passage.identity or passage.whose()  # what is refused at once, nobody has authenticated
     tenant_id, tenant_source = tenant_of(identity, unknown_key=status in (401, 403))
-    guessed = passage.road.kind == OPENED and source == USAGE_ESTIMATED  # nobody counted: tokens, but no price
-    if usage is not None and usage.total and not guessed:
+    if passage.road.kind == OPENED and source == USAGE_ESTIMATED:
+        cost = Cost(0, UNKNOWN_COST, None)  # nobody counted what the operator has opened
+    elif usage is not None and usage.total:
         cost = cost_of_passage(model, served, deployment, passage.began_ns, book, usage)
     else:
         # Nothing was dispatched, or the engine refused it.
         refused = refuses(status) or (outcome != SUCCESS and not passage.admitted)
-        counted_zero = refused or (usage is not None and not guessed)
+        counted_zero = usage is not None or refused
         cost = Cost(0, NOT_CHARGED if counted_zero else UNKNOWN_COST, None)
     params = _mapping(deployment.get("litellm_params"))
     base = params.get("api_base") or passage.engine
