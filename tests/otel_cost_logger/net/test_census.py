@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -72,6 +72,14 @@ class SideEngine(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _SideHandler)
         self.prompt_tokens = 0
         self.requests = 0
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
 
     @property
     def url(self) -> str:
@@ -219,8 +227,6 @@ def census(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         patch = running.enter_context(pytest.MonkeyPatch.context())
         patch.setenv(BUILD_VARIABLE, str(folder))
         side = running.enter_context(SideEngine())
-        threading.Thread(target=side.serve_forever, daemon=True).start()
-        running.callback(side.shutdown)
         pooling = Mock("census-pooling", args=["--runner", "pooling", "--served-model-name", "mistral-7b"])
         urls = [running.enter_context(pooling).url, real]
         if real is None:
@@ -532,13 +538,19 @@ def test_what_an_opened_road_makes_litellm_ask_is_the_callers(mocked: Census) ->
 
 
 def test_a_spent_budget_is_spent_on_every_road(mocked: Census) -> None:
-    mocked.limit(SPENT, "0.000001")
     client = mocked.stack.http(SPENT)
+    cached = chat(cache={"use-cache": True})
+    assert client.post("/v1/chat/completions", json=cached).status_code == 200
+    engines = mocked.engines()
+    assert client.post("/v1/chat/completions", json=cached).status_code == 200
+    assert mocked.engines() == engines  # the answer is in the cache
+    mocked.limit(SPENT, "0.000001")
 
     def spent() -> bool:
         return client.post("/v1/chat/completions", json=chat()).status_code == 429
 
     mocked.wait(spent, "the budget is never spent")
+    assert client.post("/v1/chat/completions", json=cached).status_code == 429
     engines, requests = mocked.engines(), mocked.side.requests
     for address in (*ADDRESSES, "/azure/rerank"):
         request = asked("/rerank") if "azure" in address else asked(address)

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import sqlite3
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -225,8 +224,6 @@ def books(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Books]:
         patch = resources.enter_context(pytest.MonkeyPatch.context())
         patch.setenv(BUILD_VARIABLE, str(folder))
         side = resources.enter_context(SideEngine())
-        threading.Thread(target=side.serve_forever, daemon=True).start()
-        resources.callback(side.shutdown)
         own = {
             tenant: Mock(f"random-{tenant}", args=[*faulty, "--served-model-name", f"of-{tenant}", "mistral-7b"])
             for tenant in TENANTS

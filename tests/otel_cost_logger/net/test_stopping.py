@@ -8,11 +8,10 @@ import signal
 from typing import Any
 
 import pytest
+import test_boundary
 
-from otel_cost_logger.net.boundary import Answer, Net
+from otel_cost_logger.net.boundary import Net
 from otel_cost_logger.net.passage import Identity, Passage, current
-from otel_cost_logger.net.record import record_of_passage
-from otel_cost_logger.record import CallRecord
 
 RAW, REPORTED = "/vllm/chat/completions", "/v1/chat/completions"
 COUNTED = {"choices": [{"delta": {}}], "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}}
@@ -20,17 +19,8 @@ EVENT = b"data: " + json.dumps(COUNTED).encode() + b"\n\n"
 BODY = json.dumps({"model": "m", "messages": [], "stream": True}).encode()
 
 
-class Recorder:
-    """Keeps the records."""
-
-    def __init__(self) -> None:
-        self.records: list[CallRecord] = []
-
-    async def admit(self, passage: Passage) -> None:
-        passage.admitted = True
-
-    def answered(self, passage: Passage, answer: Answer) -> None:
-        self.records.append(record_of_passage(passage, answer, None))
+class Recorder(test_boundary.Recorder):
+    """Keeps the records, and is asked for nobody's key."""
 
     def identity_of(self, key: str) -> Identity | None:
         raise AssertionError(key)
