@@ -91,7 +91,7 @@ def error_bars(interval: Mapping[str, Any]) -> str:
 def caption(figure: Any, result: Result, text: str) -> None:
     """``text`` below ``figure``, with the reasons why ``result`` is not for quoting; above it the `banner`, if any."""
     if not result.validity.valid:
-        text += f" NOT FOR QUOTING: {'; '.join(result.validity.reasons)[:200]}"
+        text += f" NOT FOR QUOTING: {textwrap.shorten('; '.join(result.validity.reasons), 200, placeholder=' ...')}"
     figure.supxlabel(textwrap.fill(text, _CAPTION_WIDTH), x=0.01, ha="left", fontsize=8)
     if told := banner(result):
         look = {"fontsize": 10, "color": "white", "backgroundcolor": "#B00020"}

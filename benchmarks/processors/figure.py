@@ -104,7 +104,7 @@ def draw_costs(result: Result) -> Figure:
         rates.set_title(f"How fast a backlog is sent, {to_words(HTTP_PROTOBUF)}")
         rates.set_xlabel("spans")
         rates.legend(loc="upper center", bbox_to_anchor=(0.45, -0.13), fontsize=8, ncols=3)
-        figure.legend(*first.get_legend_handles_labels(), loc="outside upper left", ncols=2, fontsize=9)
+        figure.legend(*first.get_legend_handles_labels(), loc="outside upper right", ncols=2, fontsize=9)
     return figure
 
 
@@ -197,7 +197,7 @@ def draw_proxy(result: Result) -> Figure:
         for axes in (fates, rates):
             axes.tick_params(axis="y", length=0)
         key = [Patch(label=name, **{**_BAR, **look}) for name, look in _FATES.items()]
-        figure.legend(handles=key, loc="outside upper left", ncols=len(key))
+        figure.legend(handles=key, loc="outside upper right", ncols=2)
     return figure
 
 

@@ -10,7 +10,15 @@ import pytest
 
 from benchmarks import __main__ as command_line
 from benchmarks.harness.rendering import NotDrawn, figure_of
-from benchmarks.harness.results import RESULTS, Result, ResultError, newest_result, write_result
+from benchmarks.harness.results import (
+    RESULTS,
+    Result,
+    ResultError,
+    current_results,
+    load_result,
+    newest_result,
+    write_result,
+)
 from workbook.paths import ROOT
 
 SURVIVAL = RESULTS / "2-core-amd-epyc" / "2026-11-24-survival.json"
@@ -42,6 +50,22 @@ def test_a_summary_that_the_figure_does_not_know_is_told(result: Result) -> None
     other = result.model_copy(update={"benchmark": "survival"})
     with pytest.raises(NotDrawn, match=f"another version of survival.*commit {'a' * 40}"):
         figure_of(other)
+
+
+def test_a_banner_hides_no_key() -> None:
+    seen = 0
+    for path in current_results():
+        try:
+            figure = figure_of(load_result(path))
+        except NotDrawn:
+            continue
+        figure.draw_without_rendering()
+        told = figure._suptitle
+        if told is not None and figure.legends:
+            seen += 1
+            at = told.get_window_extent()
+            assert not [legend for legend in figure.legends if at.overlaps(legend.get_window_extent())], path
+    assert seen
 
 
 def test_nothing_but_drawing_needs_matplotlib() -> None:
