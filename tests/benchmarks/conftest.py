@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,19 @@ from benchmarks.harness.results import Code, Conditions, Machine, Result, Validi
 def nobody_else_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests do not wait for a measurement that runs on this machine, and do not stop one."""
     monkeypatch.setattr(preflight, "LOCK", tmp_path.with_name(f"{tmp_path.name}.lock"))
+
+
+@pytest.fixture
+def wait_until() -> Callable[[Callable[[], bool]], None]:
+    """Returns when a condition holds; fails after 30 seconds."""
+
+    def wait(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline, "the condition did not come true"
+            time.sleep(0.01)
+
+    return wait
 
 
 @pytest.fixture

@@ -13,19 +13,14 @@ import pytest
 
 from benchmarks.harness.machine import CpuMeter, cores_used_by_others
 
+WaitUntil = Callable[[Callable[[], bool]], None]
+
 BURN = "import time\nwhile time.process_time() < 0.3: pass\n"
 # Starts a descendant that burns, and waits for its own stdin to close.
 PARENT = f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {BURN + 'input()'!r}], stdin=0)\ninput()\n"
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.01)
-
-
-def test_a_program_counts_with_its_descendants() -> None:
+def test_a_program_counts_with_its_descendants(wait_until: WaitUntil) -> None:
     with subprocess.Popen([sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as parent:
         try:
             meter = CpuMeter({"program": parent.pid})
@@ -34,7 +29,7 @@ def test_a_program_counts_with_its_descendants() -> None:
             parent.communicate()
 
 
-def test_our_own_work_is_not_that_of_others() -> None:
+def test_our_own_work_is_not_that_of_others(wait_until: WaitUntil) -> None:
     cores = os.cpu_count() or 1
     meter = CpuMeter({"ours": os.getpid()})
     started, before = time.monotonic(), meter.read()
@@ -53,7 +48,7 @@ def test_our_own_work_is_not_that_of_others() -> None:
     assert others <= seconds * cores - ours + 0.05 * cores
 
 
-def test_what_is_not_our_child_belongs_to_others(tmp_path: Path) -> None:
+def test_what_is_not_our_child_belongs_to_others(tmp_path: Path, wait_until: WaitUntil) -> None:
     done = tmp_path / "done"
     meter = CpuMeter({})
     before = meter.read()["others"]
